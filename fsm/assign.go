@@ -1,0 +1,92 @@
+package fsm
+
+import (
+	"fmt"
+	"time"
+)
+
+// Assign gives one pending experiment to one node and its GPUs. The planner's facts may be old by now, so everything is
+// checked again here; a refused Assign means: plan again.
+type Assign struct {
+	Experiment uint64 `json:"experiment"`
+	Node       string `json:"node"`
+	// GPUs are the UUIDs to hold; none means one of the node's CPU slots.
+	GPUs []string `json:"gpus,omitempty"`
+}
+
+// Kind implements Command.
+func (*Assign) Kind() string { return "assign" }
+
+func (c *Assign) apply(t *tx) Result {
+	e := t.experiment(c.Experiment)
+	if e == nil {
+		return refuse(NotFound, fmt.Sprintf("experiment %d does not exist", c.Experiment))
+	}
+	if e.Status != Pending {
+		return refuse(Conflict, fmt.Sprintf("experiment %d is %s", e.ID, e.Status))
+	}
+	if last := t.view().Attempt(e.Token); last != nil && last.Open() {
+		return refuse(Conflict, fmt.Sprintf("attempt %s of experiment %d is still open", last.Token, e.ID))
+	}
+	if why := c.slotTaken(t); why != "" {
+		return refuse(Conflict, why)
+	}
+	a := &Attempt{
+		Token: Token{Epoch: t.meta.Epoch, Index: t.index}, Experiment: e.ID, Number: e.Attempts + 1,
+		Node: c.Node, GPUs: c.GPUs, State: AttemptAssigned, AssignedAt: t.now,
+	}
+	t.put(tableAttempts, a)
+	for _, uuid := range c.GPUs {
+		t.put(tableHolds, &hold{GPU: uuid, Token: a.Token})
+	}
+	e.Status, e.Token, e.Attempts = Running, a.Token, a.Number
+	e.NotBefore, e.Message, e.Class, e.ExitCode = time.Time{}, "", "", nil
+	t.putExperiment(e)
+	r := ok()
+	r.Token = a.Token
+	return r
+}
+
+// slotTaken says why the node cannot take the attempt, "" if it can.
+func (c *Assign) slotTaken(t *tx) string {
+	n := t.view().Node(c.Node)
+	switch {
+	case n == nil || n.Removed:
+		return fmt.Sprintf("node %s is no member", c.Node)
+	case n.NoExec:
+		return fmt.Sprintf("node %s runs no experiments", n.Name)
+	case n.Draining:
+		return fmt.Sprintf("node %s is draining", n.Name)
+	}
+	if len(c.GPUs) == 0 {
+		used := 0
+		for a := range t.view().Open(n.ID) {
+			if len(a.GPUs) == 0 {
+				used++
+			}
+		}
+		if used >= n.CPUSlots {
+			return fmt.Sprintf("all %d CPU slots of node %s are in use", n.CPUSlots, n.Name)
+		}
+	}
+	seen := map[string]bool{}
+	for _, uuid := range c.GPUs {
+		if seen[uuid] || !n.hasGPU(uuid) {
+			return fmt.Sprintf("node %s has no such free GPU %s", n.Name, uuid)
+		}
+		seen[uuid] = true
+		if h := t.view().Holder(uuid); h != nil {
+			return fmt.Sprintf("GPU %s is held by experiment %d", uuid, h.Experiment)
+		}
+	}
+	return ""
+}
+
+func (n *Node) hasGPU(uuid string) bool {
+	for _, g := range n.GPUs {
+		if g.UUID == uuid {
+			return true
+		}
+	}
+	return false
+}

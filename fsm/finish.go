@@ -1,0 +1,92 @@
+package fsm
+
+import (
+	"fmt"
+	"time"
+)
+
+// Finish reports how an attempt ended. The first report counts; repeats are ignored.
+type Finish struct {
+	Token    Token  `json:"token"`
+	Node     string `json:"node"`
+	Class    Class  `json:"class"`
+	ExitCode *int   `json:"exit_code,omitempty"` // nil when the process left none; 128+n for signal n
+	Message  string `json:"message,omitempty"`   // one sentence
+}
+
+// Kind implements Command.
+func (*Finish) Kind() string { return "finish" }
+
+func (c *Finish) apply(t *tx) Result {
+	if !c.Class.Valid() {
+		return refuse(Invalid, fmt.Sprintf("class %q is not known", c.Class))
+	}
+	a, refused := t.attemptOf(c.Token, c.Node)
+	if a == nil {
+		return refused
+	}
+	if !a.Open() {
+		if a.Class != c.Class {
+			return refuse(Conflict, fmt.Sprintf("attempt %s ended before: %s", a.Token, a.Class))
+		}
+		return ok() // repeated
+	}
+	a.ExitCode = c.ExitCode
+	t.closeAttempt(a, c.Class, c.Message)
+	return ok()
+}
+
+// The infrastructure's retry budget of one experiment, and its back-off: 10 s, 20 s, 40 s … up to 10 min, so that a
+// broken node does not burn the budget of every experiment within a minute.
+const (
+	maxLosses    = 10
+	firstBackoff = 10 * time.Second
+	maxBackoff   = 10 * time.Minute
+)
+
+// closeAttempt ends an open attempt, frees what it held, and moves its experiment on.
+func (t *tx) closeAttempt(a *Attempt, class Class, message string) {
+	a.State, a.EndedAt, a.Class, a.Message = AttemptEnded, t.now, class, message
+	t.put(tableAttempts, a)
+	for _, uuid := range a.GPUs {
+		t.drop(tableHolds, &hold{GPU: uuid})
+	}
+	e := t.experiment(a.Experiment)
+	if e.Token == a.Token {
+		t.afterAttempt(e, a, t.view().Spec(e))
+		t.putExperiment(e)
+	}
+}
+
+// afterAttempt decides what becomes of the experiment whose newest attempt just ended.
+func (t *tx) afterAttempt(e *Experiment, a *Attempt, spec *Spec) {
+	e.ExitCode, e.Class, e.Message = a.ExitCode, a.Class, a.Message
+	switch {
+	case a.Class == ClassCompleted:
+		t.end(e, Completed)
+	case a.Class == ClassCancelled || e.Cancelling:
+		e.Class = ClassCancelled
+		t.end(e, Cancelled)
+	case a.Class.Infrastructure() && e.Losses < maxLosses:
+		e.Losses++
+		e.Status, e.AvoidNode = Pending, a.Node
+		e.NotBefore = t.now.Add(backoff(e.Losses))
+	case !a.Class.Infrastructure() && e.Failures < spec.Retries:
+		e.Failures++
+		e.Status = Pending
+	default:
+		t.end(e, Failed)
+	}
+}
+
+func (t *tx) end(e *Experiment, s Status) {
+	e.Status, e.EndedAt, e.Cancelling = s, t.now, false
+}
+
+func backoff(losses int) time.Duration {
+	d := firstBackoff
+	for range losses - 1 {
+		d = min(2*d, maxBackoff)
+	}
+	return d
+}
