@@ -1,0 +1,234 @@
+package supervisor
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// drain is how long processes left behind by a finished job may finish by themselves, before they are told to end:
+// enough for the "tee" at the end of a pipeline to write what it holds.
+const drain = 250 * time.Millisecond
+
+// phase is how far the job is on its way out. It only grows.
+type phase int
+
+const (
+	running   phase = iota
+	draining        // the main process has ended, others live, nobody has told them anything yet
+	lingering       // those others have got SIGTERM
+	stopping        // everything has got SIGTERM because somebody asked
+	killing         // everything gets SIGKILL, again and again until nothing is left
+)
+
+func (p phase) String() string {
+	return [...]string{"running", "draining", "lingering", "stopping", "killing"}[p]
+}
+
+// job is the state of the one job, owned by loop: no lock, one thing at a time.
+type job struct {
+	rec   Record
+	main  Proc
+	group *cgroup
+	log   *slog.Logger
+
+	phase   phase
+	reason  string
+	message string
+	status  *syscall.WaitStatus // of the main process, nil while it lives
+	timer   *time.Timer         // next step of the phase
+	due     time.Time           // when timer fires
+	pause   time.Duration       // between two rounds of killing
+}
+
+func newJob(rec Record, main Proc, group *cgroup, log *slog.Logger) *job {
+	timer := time.NewTimer(time.Hour)
+	timer.Stop()
+	return &job{rec: rec, main: main, group: group, log: log, timer: timer, pause: 10 * time.Millisecond}
+}
+
+// loop stands over the job until nothing of it lives. The end of ctx means stop.
+func (j *job) loop(ctx context.Context, asks <-chan ask, deaths <-chan death) {
+	var limit <-chan time.Time
+	if j.rec.Limits.TimeLimit > 0 {
+		limit = time.After(j.rec.Limits.TimeLimit)
+	}
+	told := ctx.Done()
+	ops := operations()
+	for {
+		select {
+		case d := <-deaths:
+			if d.all {
+				return
+			}
+			j.mainEnded(d.status)
+		case <-told:
+			told = nil
+			j.stop(ReasonStopped, "its supervisor was told to end", j.rec.Limits.Grace)
+		case <-limit:
+			j.stop(ReasonTimeLimit, fmt.Sprintf("ran longer than its time limit of %s", j.rec.Limits.TimeLimit), j.rec.Limits.Grace)
+		case <-j.timer.C:
+			j.next()
+		case q := <-asks:
+			q.reply <- j.do(ops, q.req)
+		}
+	}
+}
+
+// operation acts on the job inside its loop, so it must not wait for anything.
+type operation func(j *job, r Request) Answer
+
+// operations is the table of what can be asked. Leases add "renew" and "revoke" here.
+func operations() map[string]operation {
+	return map[string]operation{
+		OpStatus: func(*job, Request) Answer { return Answer{OK: true} },
+		OpStop:   opStop,
+		OpSignal: opSignal,
+	}
+}
+
+func (j *job) do(ops map[string]operation, r Request) Answer {
+	op, ok := ops[r.Op]
+	if !ok {
+		return Answer{Error: fmt.Sprintf("unknown operation %q", r.Op)}
+	}
+	a := op(j, r)
+	a.PID, a.Phase = j.main.PID, j.phase.String()
+	return a
+}
+
+func opStop(j *job, r Request) Answer {
+	grace := j.rec.Limits.Grace
+	if r.GraceS != nil {
+		grace = time.Duration(*r.GraceS * float64(time.Second))
+	}
+	j.stop(ReasonStopped, r.Why, grace)
+	return Answer{OK: true}
+}
+
+// opSignal gives the signal to the topmost processes that have a handler for it and to nobody else: a shell or a launcher
+// in front of the training has none and would die of it, and the data loaders behind it have inherited one that is not
+// meant for them.
+func opSignal(j *job, r Request) Answer {
+	sig := unix.SignalNum(r.Signal)
+	if sig == 0 {
+		return Answer{Error: fmt.Sprintf("unknown signal %q, use a name like SIGUSR1", r.Signal)}
+	}
+	decided := map[int]bool{}
+	n := 0
+	for _, s := range descendants(os.Getpid()) { // nearest first, so a parent is decided before its children
+		if decided[s.parent] {
+			decided[s.PID] = true
+			continue
+		}
+		if catches(s.PID, sig) && signalProc(s.Proc, sig) == nil {
+			decided[s.PID] = true
+			n++
+		}
+	}
+	return Answer{OK: true, Reached: n}
+}
+
+// stop begins the end, or hastens it. Only the first reason counts, and none if the main process ended by itself.
+func (j *job) stop(reason, message string, grace time.Duration) {
+	if j.reason == "" && j.status == nil {
+		j.reason, j.message = reason, message
+	}
+	switch {
+	case j.phase == killing:
+	case grace == 0:
+		j.kill()
+	case j.phase == stopping:
+		j.hasten(grace)
+	default:
+		switch j.phase {
+		case running:
+			j.set(grace)
+		case draining:
+			j.set(min(grace, j.rec.Limits.Linger))
+		default:
+			j.hasten(grace)
+		}
+		j.log.Info("stopping", "reason", reason, "message", message, "grace", grace)
+		j.phase = stopping
+		j.signal(unix.SIGTERM)
+		j.signal(unix.SIGCONT) // a stopped process would not see it
+	}
+}
+
+func (j *job) mainEnded(status syscall.WaitStatus) {
+	j.status = &status
+	switch j.phase {
+	case running:
+		j.phase = draining
+		j.set(min(drain, j.rec.Limits.Linger))
+	case stopping:
+		j.hasten(j.rec.Limits.Linger)
+	}
+}
+
+// next does what is due.
+func (j *job) next() {
+	if j.phase != draining {
+		j.kill()
+		return
+	}
+	j.phase = lingering
+	j.log.Info("the job left processes behind", "count", len(descendants(os.Getpid())))
+	j.signal(unix.SIGTERM)
+	j.signal(unix.SIGCONT)
+	j.set(j.rec.Limits.Linger)
+}
+
+// kill is one round of SIGKILL. Rounds go on because a process may fork between being listed and being killed, and
+// because one that hangs in the kernel has to be waited for.
+func (j *job) kill() {
+	if j.phase != killing {
+		j.log.Info("killing", "reason", j.reason)
+	}
+	j.phase = killing
+	j.group.kill()
+	j.signal(unix.SIGKILL)
+	j.set(j.pause)
+	j.pause = min(2*j.pause, time.Second)
+}
+
+func (j *job) signal(sig unix.Signal) {
+	for _, s := range descendants(os.Getpid()) {
+		_ = signalProc(s.Proc, sig) // it has ended meanwhile, or a later round meets it
+	}
+}
+
+func (j *job) set(d time.Duration) {
+	j.timer.Reset(d)
+	j.due = time.Now().Add(d)
+}
+
+func (j *job) hasten(d time.Duration) {
+	if j.due.After(time.Now().Add(d)) {
+		j.set(d)
+	}
+}
+
+// exit says how it ended, once loop has returned.
+func (j *job) exit() Exit {
+	e := Exit{Token: j.rec.Token, Reason: j.reason, Message: j.message}
+	if e.Reason == "" {
+		e.Reason = ReasonExited
+	}
+	switch {
+	case j.status == nil: // nobody waited for it: the kernel says that no child is left, so it has ended
+		e.Code, e.Message = -1, "its exit code was taken by somebody else"
+	case j.status.Signaled():
+		e.Signal = int(j.status.Signal())
+		e.Code = 128 + e.Signal
+	default:
+		e.Code = j.status.ExitStatus()
+	}
+	return e
+}
