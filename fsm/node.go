@@ -22,6 +22,7 @@ type Node struct {
 	NoUI     bool              `json:"no_ui,omitempty"`   // serves no pages
 	GPUs     []GPU             `json:"gpus,omitempty"`
 	CPUSlots int               `json:"cpu_slots,omitempty"`
+	Kit      bool              `json:"kit,omitempty"` // cvlab-kit configs can run here
 	Labels   map[string]string `json:"labels,omitempty"`
 	BootID   string            `json:"boot_id,omitempty"`
 	Version  string            `json:"version,omitempty"`

@@ -49,6 +49,9 @@ type Axis struct {
 	Values []json.RawMessage `json:"values"`
 }
 
+// NeedsKit says whether the experiment runs by cvlab-kit, so that its node must have it.
+func (s *Spec) NeedsKit() bool { return len(s.Command) == 0 && s.Shell == "" }
+
 // Count is the number of experiments the spec stands for: the product of its axes' lengths.
 func (s *Spec) Count() int {
 	n := 1
