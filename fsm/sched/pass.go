@@ -1,0 +1,189 @@
+package sched
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/deveronica/cvlab/fsm"
+)
+
+// batch is one submission as a pass sees it; its experiments share all of it.
+type batch struct {
+	spec    *fsm.Spec
+	key     needKey
+	need    *need    // for experiments that avoid no machine
+	running []uint64 // its experiments that run, those of this plan included
+	parents []uint64 // not completed yet
+	lost    string   // why it can never start, "" if it can
+}
+
+func (b *batch) full() bool { return b.spec.MaxParallel > 0 && len(b.running) >= b.spec.MaxParallel }
+
+// cause is why an experiment waits, or what becomes of it.
+type cause int
+
+const (
+	noSlot cause = iota
+	starts
+	neverStarts
+	afterParents
+	notYet
+	enoughSiblings
+)
+
+// outcome is what one pass decided about one experiment.
+type outcome struct {
+	cause cause
+	*batch
+	need  *need
+	ahead int // experiments in front of it that found no slot of the same sort
+	on    *machine
+}
+
+// pass goes once through the queue.
+type pass struct {
+	*survey
+	plan    Plan
+	batches map[uint64]*batch
+	needs   map[needKey]*need
+	last    uint64 // the batch seen last, and its number: neighbours in the queue mostly share it
+	lastOne *batch
+	waiting map[bool]int // without a slot so far; true counts those for GPUs
+	keeping bool
+	// watch are the experiments whose outcome is wanted.
+	watch    map[uint64]bool
+	outcomes map[uint64]outcome
+}
+
+func newPass(in Input) *pass {
+	return &pass{
+		survey: newSurvey(in), batches: map[uint64]*batch{}, needs: map[needKey]*need{}, waiting: map[bool]int{},
+		outcomes: map[uint64]outcome{},
+	}
+}
+
+func (p *pass) run() {
+	for e := range p.view.ByStatus(fsm.Pending) {
+		o := p.visit(e)
+		if p.watch[e.ID] {
+			p.outcomes[e.ID] = o
+		}
+	}
+}
+
+func (p *pass) visit(e *fsm.Experiment) outcome {
+	b := p.batchOf(e.Batch)
+	o := outcome{batch: b}
+	switch {
+	case b.lost != "":
+		o.cause = neverStarts
+		p.plan.Cancels = append(p.plan.Cancels, Cancel{Experiment: e.ID, Reason: b.lost})
+	case len(b.parents) > 0:
+		o.cause = afterParents
+	case e.NotBefore.After(p.now):
+		o.cause = notYet
+		p.wake(e.NotBefore)
+	case b.full():
+		o.cause = enoughSiblings
+	default:
+		p.place(e, &o)
+	}
+	return o
+}
+
+// place looks for a slot for an experiment that is ready.
+func (p *pass) place(e *fsm.Experiment, o *outcome) {
+	n := p.needOf(o.batch, e)
+	o.need, o.ahead = n, p.waiting[n.gpus > 0]
+	if v := p.find(n); v != nil {
+		o.cause, o.on = starts, v.machine
+		p.plan.Assignments = append(p.plan.Assignments, Assignment{Experiment: e.ID, Node: v.ID, GPUs: p.take(n, v, e.ID)})
+		o.running = append(o.running, e.ID)
+		return
+	}
+	p.waiting[n.gpus > 0]++
+	if n.gpus > 1 && !p.keeping && !n.sought {
+		n.sought = true
+		p.keeping = p.keep(n, e.ID)
+	}
+	if n.strictly {
+		p.wake(e.NotBefore.Add(p.limits.AvoidFor))
+	}
+}
+
+func (p *pass) find(n *need) *verdict {
+	if n.full || n.gpus > p.freeCards || n.gpus == 0 && p.freeSlots == 0 {
+		return nil
+	}
+	v := p.pick(n)
+	n.full = v == nil
+	return v
+}
+
+func (p *pass) wake(at time.Time) {
+	if d := at.Sub(p.now); d > 0 && (p.plan.Wake == 0 || d < p.plan.Wake) {
+		p.plan.Wake = d
+	}
+}
+
+func (p *pass) needOf(b *batch, e *fsm.Experiment) *need {
+	if e.AvoidNode == "" {
+		if b.need == nil {
+			b.need = p.intern(b.key, b.spec)
+		}
+		return b.need
+	}
+	k := b.key
+	k.avoid, k.strictly = e.AvoidNode, e.NotBefore.Add(p.limits.AvoidFor).After(p.now)
+	return p.intern(k, b.spec)
+}
+
+func (p *pass) intern(k needKey, spec *fsm.Spec) *need {
+	n := p.needs[k]
+	if n == nil {
+		n = &need{needKey: k, where: spec.Where}
+		if k.gpus > 0 {
+			n.indexes = indexesOf(spec.Device)
+		}
+		if named := p.view.FindNode(k.node); k.node != "" && named != nil {
+			n.nodeID = named.ID
+		}
+		p.needs[k] = n
+	}
+	return n
+}
+
+func (p *pass) batchOf(id uint64) *batch {
+	if p.lastOne != nil && p.last == id {
+		return p.lastOne
+	}
+	b := p.batches[id]
+	if b == nil {
+		b = p.newBatch(id)
+		p.batches[id] = b
+	}
+	p.last, p.lastOne = id, b
+	return b
+}
+
+func (p *pass) newBatch(id uint64) *batch {
+	b := &batch{spec: &fsm.Spec{}, running: p.open[id]}
+	if stored := p.view.Batch(id); stored != nil {
+		b.spec = &stored.Spec
+	}
+	b.key = p.keyOf(b.spec)
+	for _, parent := range b.spec.After {
+		e := p.view.Experiment(parent)
+		switch {
+		case e == nil:
+			b.lost = fmt.Sprintf("it should start after experiment %d, which does not exist", parent)
+		case e.Status == fsm.Failed:
+			b.lost = fmt.Sprintf("it should start after experiment %d, which failed", parent)
+		case e.Status == fsm.Cancelled:
+			b.lost = fmt.Sprintf("it should start after experiment %d, which was cancelled", parent)
+		case e.Status != fsm.Completed:
+			b.parents = append(b.parents, parent)
+		}
+	}
+	return b
+}

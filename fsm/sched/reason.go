@@ -1,0 +1,241 @@
+package sched
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/deveronica/cvlab/fsm"
+)
+
+// Reason says in one sentence why an experiment waits, naming machines and numbers. Of one that does not wait it says
+// what it does instead.
+func Reason(in Input, id uint64) string { return Reasons(in, []uint64{id})[id] }
+
+// Reasons gives the sentences of many experiments for the price of one plan.
+func Reasons(in Input, ids []uint64) map[uint64]string {
+	p := newPass(in)
+	p.watch = make(map[uint64]bool, len(ids))
+	for _, id := range ids {
+		p.watch[id] = true
+	}
+	p.run()
+	sentences := map[uint64]string{}
+	ofNeed := map[*need]string{}
+	for _, id := range ids {
+		sentences[id] = p.sentence(id, ofNeed)
+	}
+	return sentences
+}
+
+// sentence is the reason of one watched experiment; ofNeed remembers what was said of the same need before.
+func (p *pass) sentence(id uint64, ofNeed map[*need]string) string {
+	e := p.view.Experiment(id)
+	if e == nil {
+		return fmt.Sprintf("experiment %d does not exist", id)
+	}
+	if e.Status != fsm.Pending {
+		return p.notWaiting(e)
+	}
+	o := p.outcomes[id]
+	switch o.cause {
+	case starts:
+		return "starts on " + o.on.Name + " now"
+	case neverStarts:
+		return "will be cancelled: " + o.lost
+	case afterParents:
+		return "waits until " + numbered(o.parents) + has(len(o.parents)) + " completed"
+	case notYet:
+		return p.backoff(e)
+	case enoughSiblings:
+		return fmt.Sprintf("%d of its batch %s already (%s), and max_parallel is %d",
+			len(o.running), areOrIs(len(o.running))+" running", numbered(o.running), o.spec.MaxParallel)
+	}
+	s, known := ofNeed[o.need]
+	if !known {
+		s = p.noSlot(o.need)
+		ofNeed[o.need] = s
+	}
+	if o.ahead > 0 {
+		s += fmt.Sprintf("; %d ahead of it", o.ahead)
+	}
+	return s
+}
+
+func has(n int) string {
+	if n == 1 {
+		return " has"
+	}
+	return " have"
+}
+
+func areOrIs(n int) string {
+	if n == 1 {
+		return "is"
+	}
+	return "are"
+}
+
+func (p *pass) notWaiting(e *fsm.Experiment) string {
+	switch e.Status {
+	case fsm.Held:
+		return "is held until it is released: " + e.Message
+	case fsm.Running:
+		if a := p.view.Attempt(e.Token); a != nil {
+			return fmt.Sprintf("runs on %s, attempt %d", p.nameOf(a.Node), a.Number)
+		}
+	}
+	return "is " + string(e.Status)
+}
+
+func (p *pass) nameOf(id string) string {
+	if n := p.view.Node(id); n != nil {
+		return n.Name
+	}
+	return id
+}
+
+func (p *pass) backoff(e *fsm.Experiment) string {
+	s := fmt.Sprintf("waits %s before attempt %d", seconds(e.NotBefore.Sub(p.now)), e.Attempts+1)
+	if e.Class != "" {
+		s += fmt.Sprintf(", since attempt %d ended with: %s", e.Attempts, e.Class)
+	}
+	return s
+}
+
+// noSlot says what a need asks for and how near the cluster is to giving it.
+func (p *pass) noSlot(n *need) string {
+	verdicts := p.judgeAll(n)
+	fit := slices.DeleteFunc(slices.Clone(verdicts), func(v verdict) bool { return v.unfit != "" })
+	asks := "needs " + n.words(p)
+	switch {
+	case len(p.machines) == 0:
+		return asks + "; the cluster has no machine"
+	case n.node != "" && n.nodeID == "":
+		return fmt.Sprintf("%s; there is no node %s", asks, n.node)
+	case len(fit) == 0:
+		return asks + "; " + unfitWords(n, verdicts)
+	}
+	best := nearest(n, fit)
+	if t := n.tally(*best); t.free > 0 && n.gpus > 1 {
+		return fmt.Sprintf("%s; most free is %s with %d of %d%s", asks, best.Name, t.free, t.total, t.why())
+	}
+	t := n.tally(fit...)
+	where := "on " + best.Name
+	if t.machines > 1 {
+		where = fmt.Sprintf("on %d machines", t.machines)
+	}
+	return fmt.Sprintf("%s; none of %s %s is free%s", asks, count(t.total, n.slot()), where, t.why())
+}
+
+func (n *need) slot() string {
+	if n.gpus == 0 {
+		return "CPU slot"
+	}
+	return "GPU"
+}
+
+// nearest gives the machine with most to give, nil for none.
+func nearest(n *need, fit []verdict) *verdict {
+	var best *verdict
+	for i := range fit {
+		v := &fit[i]
+		if best == nil || len(v.give) > len(best.give) || n.gpus == 0 && v.freeSlots() > best.freeSlots() {
+			best = v
+		}
+	}
+	return best
+}
+
+// unfitWords says of each machine why it cannot take the need, a few by name.
+func unfitWords(n *need, verdicts []verdict) string {
+	var words []string
+	for _, v := range verdicts {
+		if n.nodeID == "" || v.ID == n.nodeID {
+			words = append(words, v.Name+" "+v.unfit)
+		}
+	}
+	if len(words) > maxNamed {
+		words = append(words[:maxNamed:maxNamed], fmt.Sprintf("and %d more cannot either", len(words)-maxNamed))
+	}
+	if n.nodeID != "" {
+		return words[0]
+	}
+	return "no machine can take it: " + strings.Join(words, ", ")
+}
+
+// words says what a need asks for, such as "2 GPUs of one node with 20 GiB free each, where zone=b".
+func (n *need) words(p *pass) string {
+	s := "a CPU slot"
+	switch {
+	case n.indexText != "":
+		s = "GPU " + n.indexText
+	case n.gpus > 0:
+		s = count(n.gpus, n.slot())
+	}
+	switch {
+	case n.nodeID != "":
+		s += " of " + p.nameOf(n.nodeID)
+	case n.node != "":
+		s += " of " + n.node
+	case n.gpus > 1:
+		s += " of one node"
+	}
+	if n.memory > 0 {
+		s += " with " + bytes(n.memory) + " free"
+		if n.gpus > 1 {
+			s += " each"
+		}
+	}
+	if n.whereText != "" {
+		s += ", where " + n.whereText
+	}
+	return s
+}
+
+// unfit says why a machine is none for the need, leaving its cards aside.
+func (n *need) unfit(m *machine) string {
+	switch {
+	case n.node != "" && m.ID != n.nodeID:
+		return "is not the node asked for"
+	case m.out != "":
+		return m.out
+	}
+	for _, key := range sortedKeys(n.where) {
+		want := n.where[key]
+		switch got, labelled := m.Labels[key]; {
+		case key == whereGPU:
+			if !slices.ContainsFunc(m.cards, func(c *card) bool { return n.named(c) }) {
+				return "has no GPU named " + want
+			}
+		case !labelled:
+			return "has no label " + key
+		case got != want:
+			return fmt.Sprintf("has %s=%s", key, got)
+		}
+	}
+	return ""
+}
+
+// tooFew says why a machine's cards are not enough even when all work of the queue on them has ended.
+func (n *need) tooFew(v verdict) string {
+	if len(v.cards) == 0 {
+		if n.node != "" {
+			return "has no GPU; for a CPU slot ask for device: cpu"
+		}
+		return "has no GPU"
+	}
+	if len(v.asked) >= n.gpus {
+		t := n.tally(v)
+		return fmt.Sprintf("can give %d of %s%s", n.couldServe(v.asked), count(t.total, "GPU"), t.why())
+	}
+	switch {
+	case len(n.indexes) > 0:
+		return fmt.Sprintf("has %s and not all the indexes asked for", count(len(v.cards), "GPU"))
+	case n.memory > 0 && len(v.cards) >= n.gpus:
+		return fmt.Sprintf("has %s of %s or more", count(len(v.asked), "GPU"), bytes(n.memory))
+	case n.where[whereGPU] != "" && len(v.cards) >= n.gpus:
+		return fmt.Sprintf("has %s named %s", count(len(v.asked), "GPU"), n.where[whereGPU])
+	}
+	return "has " + count(len(v.cards), "GPU")
+}
