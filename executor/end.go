@@ -120,7 +120,7 @@ func (r *Runner) Wait(ctx context.Context, token string) (Exit, error) {
 	if a.state != Ended && a.state != Lost {
 		return Exit{}, fmt.Errorf("wait for attempt %s: %w", token, ErrUnknown) // discarded
 	}
-	return a.exit, a.failed
+	return a.exit, nil
 }
 
 // Running lists the tokens a supervisor stands over, in order.

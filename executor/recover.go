@@ -66,11 +66,11 @@ func (r *Runner) recoverOne(ctx context.Context, name, dir string) Found {
 	case alive:
 		a.pidfd = r.attach(name, life, lifeErr)
 	case rec.BootID != r.opts.BootID:
-		a.state, a.exit, a.failed = r.autopsy(ctx, dir, rec, "the machine was restarted while it was here")
+		a.state, a.exit = r.autopsy(ctx, dir, rec, "the machine was restarted while it was here")
 	case errors.Is(lifeErr, supervisor.ErrBlank) && errors.Is(exitErr, supervisor.ErrBlank):
 		a.state = Prepared // pid.json is written before the job's first instruction: it never ran
 	default:
-		a.state, a.exit, a.failed = r.autopsy(ctx, dir, rec, "its supervisor was gone when the daemon came back")
+		a.state, a.exit = r.autopsy(ctx, dir, rec, "its supervisor was gone when the daemon came back")
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

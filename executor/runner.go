@@ -96,12 +96,11 @@ type attempt struct {
 	dir   string // constant
 	rec   supervisor.Record
 
-	state  State
-	exit   Exit
-	failed error             // why the end could not be written down, if so
-	child  *supervisor.Child // set if this process started the supervisor
-	pidfd  *os.File          // set while running, if the supervisor could be identified
-	done   chan struct{}     // closed at the end
+	state State
+	exit  Exit
+	child *supervisor.Child // set if this process started the supervisor
+	pidfd *os.File          // set while running, if the supervisor could be identified
+	done  chan struct{}     // closed at the end
 }
 
 // Runner knows the attempts of this machine. All methods may be called at the same time, once Recover has returned.

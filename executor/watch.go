@@ -60,14 +60,14 @@ func (r *Runner) watch(ctx context.Context, a *attempt) {
 			r.log.Warn("reap supervisor", "token", a.token, "error", err)
 		}
 	}
-	state, exit, err := r.autopsy(context.WithoutCancel(ctx), a.dir, a.rec, "its supervisor ended without saying how the job did")
+	state, exit := r.autopsy(context.WithoutCancel(ctx), a.dir, a.rec, "its supervisor ended without saying how the job did")
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if a.pidfd != nil {
 		a.pidfd.Close()
 		a.pidfd = nil
 	}
-	a.state, a.exit, a.failed = state, exit, err
+	a.state, a.exit = state, exit
 	close(a.done)
 }
 
@@ -98,13 +98,13 @@ func (r *Runner) untilGone(ctx context.Context, a *attempt) error {
 
 // autopsy says how an attempt without a supervisor ended. Without a record that can be believed it was lost: then whatever
 // it left behind is killed first, and the loss is written down, so that the next one who asks gets the same answer.
-func (r *Runner) autopsy(ctx context.Context, dir string, rec supervisor.Record, why string) (State, Exit, error) {
+func (r *Runner) autopsy(ctx context.Context, dir string, rec supervisor.Record, why string) (State, Exit) {
 	exit, err := supervisor.ReadExit(dir)
 	if err == nil && exit.Token == rec.Token {
 		if exit.Reason == supervisor.ReasonLost {
-			return Lost, exit, nil
+			return Lost, exit
 		}
-		return Ended, exit, nil
+		return Ended, exit
 	}
 	if err == nil {
 		err = fmt.Errorf("exit record of attempt %s in the directory of %s", exit.Token, rec.Token)
@@ -130,7 +130,7 @@ func (r *Runner) autopsy(ctx context.Context, dir string, rec supervisor.Record,
 	if err := supervisor.WriteExit(dir, lost); err != nil {
 		r.log.Error("write down a lost attempt", "token", rec.Token, "error", err)
 	}
-	return Lost, lost, nil
+	return Lost, lost
 }
 
 func (r *Runner) sweep(ctx context.Context, dir string, rec supervisor.Record) error {

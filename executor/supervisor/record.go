@@ -181,7 +181,8 @@ func DecodeExit(data []byte) (Exit, error) {
 	return e, nil
 }
 
-func encodeLife(l Life) ([]byte, error) {
+// EncodeLife gives the block of pid.json.
+func EncodeLife(l Life) ([]byte, error) {
 	l.Version = Version
 	data, err := seal(l, BlockSize)
 	if err != nil {

@@ -229,7 +229,7 @@ func (s *standing) writeLife(main Proc) error {
 	if err != nil {
 		return fmt.Errorf("read own process: %w", err)
 	}
-	data, err := encodeLife(Life{
+	data, err := EncodeLife(Life{
 		Token: s.rec.Token, Nonce: s.rec.Nonce, Experiment: s.rec.Experiment, Attempt: s.rec.Attempt,
 		BootID: s.rec.BootID, Supervisor: own.Proc, Job: main, Cgroup: s.group.name(),
 	})
