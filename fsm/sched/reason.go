@@ -21,15 +21,21 @@ func Reasons(in Input, ids []uint64) map[uint64]string {
 	}
 	p.run()
 	sentences := map[uint64]string{}
-	ofNeed := map[*need]string{}
+	ofNeed := map[*need]said{}
 	for _, id := range ids {
 		sentences[id] = p.sentence(id, ofNeed)
 	}
 	return sentences
 }
 
+// said is what there is to say of a need that found no slot; never means that no end of work gives it one.
+type said struct {
+	sentence string
+	never    bool
+}
+
 // sentence is the reason of one watched experiment; ofNeed remembers what was said of the same need before.
-func (p *pass) sentence(id uint64, ofNeed map[*need]string) string {
+func (p *pass) sentence(id uint64, ofNeed map[*need]said) string {
 	e := p.view.Experiment(id)
 	if e == nil {
 		return fmt.Sprintf("experiment %d does not exist", id)
@@ -56,10 +62,10 @@ func (p *pass) sentence(id uint64, ofNeed map[*need]string) string {
 		s = p.noSlot(o.need)
 		ofNeed[o.need] = s
 	}
-	if o.ahead > 0 {
-		s += fmt.Sprintf("; %d ahead of it", o.ahead)
+	if o.ahead > 0 && !s.never {
+		return fmt.Sprintf("%s; %d ahead of it", s.sentence, o.ahead)
 	}
-	return s
+	return s.sentence
 }
 
 func has(n int) string {
@@ -79,7 +85,7 @@ func areOrIs(n int) string {
 func (p *pass) notWaiting(e *fsm.Experiment) string {
 	switch e.Status {
 	case fsm.Held:
-		return "is held until it is released: " + e.Message
+		return e.Message + "; waits until it is released"
 	case fsm.Running:
 		if a := p.view.Attempt(e.Token); a != nil {
 			return fmt.Sprintf("runs on %s, attempt %d", p.nameOf(a.Node), a.Number)
@@ -104,28 +110,38 @@ func (p *pass) backoff(e *fsm.Experiment) string {
 }
 
 // noSlot says what a need asks for and how near the cluster is to giving it.
-func (p *pass) noSlot(n *need) string {
+func (p *pass) noSlot(n *need) said {
 	verdicts := p.judgeAll(n)
 	fit := slices.DeleteFunc(slices.Clone(verdicts), func(v verdict) bool { return v.unfit != "" })
 	asks := "needs " + n.words(p)
+	if i := slices.IndexFunc(verdicts, func(v verdict) bool { return v.unfit == avoided }); i >= 0 {
+		asks += " away from " + verdicts[i].Name + ", which lost its last attempt"
+	}
 	switch {
 	case len(p.machines) == 0:
-		return asks + "; the cluster has no machine"
+		return said{asks + "; the cluster has no machine", true}
 	case n.node != "" && n.nodeID == "":
-		return fmt.Sprintf("%s; there is no node %s", asks, n.node)
+		return said{fmt.Sprintf("%s; there is no node %s", asks, n.node), true}
 	case len(fit) == 0:
-		return asks + "; " + unfitWords(n, verdicts)
+		return said{asks + "; " + unfitWords(n, verdicts), true}
 	}
+	return said{asks + "; " + n.nearness(fit), false}
+}
+
+// nearness says how near the machines that could serve a need are to it.
+func (n *need) nearness(fit []verdict) string {
 	best := nearest(n, fit)
 	if t := n.tally(*best); t.free > 0 && n.gpus > 1 {
-		return fmt.Sprintf("%s; most free is %s with %d of %d%s", asks, best.Name, t.free, t.total, t.why())
+		return fmt.Sprintf("most free is %s with %d of %d%s", best.Name, t.free, t.total, t.why())
 	}
-	t := n.tally(fit...)
-	where := "on " + best.Name
+	t, where := n.tally(fit...), "of "+best.Name
 	if t.machines > 1 {
-		where = fmt.Sprintf("on %d machines", t.machines)
+		where = fmt.Sprintf("of %d machines", t.machines)
 	}
-	return fmt.Sprintf("%s; none of %s %s is free%s", asks, count(t.total, n.slot()), where, t.why())
+	if t.total == 1 {
+		return fmt.Sprintf("the one %s %s is not free%s", n.slot(), where, t.why())
+	}
+	return fmt.Sprintf("none of %d %ss %s is free%s", t.total, n.slot(), where, t.why())
 }
 
 func (n *need) slot() string {
@@ -227,15 +243,15 @@ func (n *need) tooFew(v verdict) string {
 	}
 	if len(v.asked) >= n.gpus {
 		t := n.tally(v)
-		return fmt.Sprintf("can give %d of %s%s", n.couldServe(v.asked), count(t.total, "GPU"), t.why())
+		return fmt.Sprintf("can give %s of %d%s", some(n.couldServe(v.asked), "GPU"), t.total, t.why())
 	}
 	switch {
 	case len(n.indexes) > 0:
 		return fmt.Sprintf("has %s and not all the indexes asked for", count(len(v.cards), "GPU"))
 	case n.memory > 0 && len(v.cards) >= n.gpus:
-		return fmt.Sprintf("has %s of %s or more", count(len(v.asked), "GPU"), bytes(n.memory))
+		return fmt.Sprintf("has %s of %s or more", some(len(v.asked), "GPU"), bytes(n.memory))
 	case n.where[whereGPU] != "" && len(v.cards) >= n.gpus:
-		return fmt.Sprintf("has %s named %s", count(len(v.asked), "GPU"), n.where[whereGPU])
+		return fmt.Sprintf("has %s named %s", some(len(v.asked), "GPU"), n.where[whereGPU])
 	}
 	return "has " + count(len(v.cards), "GPU")
 }

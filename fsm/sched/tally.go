@@ -68,11 +68,11 @@ func (t *tally) why() string {
 		parts = append(parts, fmt.Sprintf("%d kept for %s, which needs several at once", t.kept, numbered(t.keptFor)))
 	}
 	if t.foreign > 0 {
-		by := "a process outside the queue"
+		by := "somebody"
 		if users := slices.Compact(slices.Sorted(slices.Values(t.users))); len(users) > 0 {
-			by += " of " + list(users)
+			by = list(users)
 		}
-		parts = append(parts, fmt.Sprintf("%d used by %s", t.foreign, by))
+		parts = append(parts, fmt.Sprintf("%d used by %s outside the queue", t.foreign, by))
 	}
 	if t.short > 0 {
 		parts = append(parts, fmt.Sprintf("%d with too little free memory", t.short))

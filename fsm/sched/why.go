@@ -31,7 +31,7 @@ func Why(in Input, id uint64) Explanation {
 	p := newPass(in)
 	p.watch = map[uint64]bool{id: true}
 	p.run()
-	x := Explanation{Experiment: id, Sentence: p.sentence(id, map[*need]string{})}
+	x := Explanation{Experiment: id, Sentence: p.sentence(id, map[*need]said{})}
 	e := in.View.Experiment(id)
 	if e == nil {
 		return x
@@ -87,7 +87,7 @@ func (p *pass) missing(n *need, verdicts []verdict) ([]uint64, string) {
 	}
 	best := nearest(n, fit)
 	if best == nil {
-		return nil, fmt.Sprintf("a machine that can give %s, or asking for less", n.words(p))
+		return nil, fmt.Sprintf("a machine in service that can give %s, or asking for less", n.words(p))
 	}
 	all, one := n.tally(fit...), n.tally(*best)
 	blocking := distinct(append(all.heldBy, all.keptFor...))

@@ -48,6 +48,14 @@ func count(n int, word string) string {
 	return strconv.Itoa(n) + " " + word + "s"
 }
 
+// some is count with "no GPU" for 0.
+func some(n int, word string) string {
+	if n == 0 {
+		return "no " + word
+	}
+	return count(n, word)
+}
+
 // seconds writes a duration in whole seconds, never less than one.
 func seconds(d time.Duration) string { return max(time.Second, d.Round(time.Second)).String() }
 
