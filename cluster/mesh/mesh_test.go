@@ -127,9 +127,7 @@ func TestRevokedNodeIsCutOffAndStaysOut(t *testing.T) {
 	if _, err := a.dial(t, b, "raft"); !errors.Is(err, ErrPeerNotMember) {
 		t.Errorf("the revoked node is dialled: %v", err)
 	}
-	if n := a.conns.size(); n != 0 {
-		t.Errorf("%d connections are left", n)
-	}
+	await(t, "no connection is left", func() bool { return a.conns.size() == 0 })
 }
 
 // A revocation that falls between the first question and the registration of the connection must not be missed.
