@@ -16,8 +16,8 @@ type Cluster interface {
 	Propose(ctx context.Context, e fsm.Entry) (fsm.Result, error)
 	// Barrier returns when this replica has everything the leader had committed at the call.
 	Barrier(ctx context.Context) error
-	// ID is this node's ID.
-	ID() string
+	// Age is how long ago this replica last heard from the leader; 0 on the leader itself.
+	Age() time.Duration
 	// Status is the answer of GET /api/cluster.
 	Status(ctx context.Context) ClusterStatus
 }

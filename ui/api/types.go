@@ -275,6 +275,8 @@ type Explanation struct {
 	Nodes []NodeReason `json:"nodes"`
 	// Blocking are the numbers of experiments that it waits for.
 	Blocking []uint64 `json:"blocking"`
+	// Start says what would start it now; empty when nothing has to happen.
+	Start string `json:"start"`
 }
 
 // NodeReason is why one node does not take an experiment.
