@@ -117,6 +117,8 @@ type bench struct {
 	t    testing.TB
 	id   string // in the environment of every job of this bench
 	stop func() // ends the Runner, as a daemon that goes away would
+
+	withoutCgroup bool // the jobs it starts must do without
 }
 
 func testOptions(t testing.TB, dir string) Options {
@@ -212,9 +214,31 @@ func (b *bench) start(j Job) {
 	if err := b.Prepare(b.t.Context(), j); err != nil {
 		b.t.Fatal(err)
 	}
+	if b.withoutCgroup {
+		b.takeCgroup(j.Token)
+	}
 	if err := b.Launch(b.t.Context(), j.Token); err != nil {
 		b.t.Fatal(err)
 	}
+	if b.withoutCgroup && b.life(j.Token).Cgroup != "" {
+		b.t.Fatal("it has a cgroup, the test is no test")
+	}
+}
+
+// takeCgroup puts something in the place of the cgroup the supervisor would make. Where it is, another job tells.
+func (b *bench) takeCgroup(token string) {
+	b.t.Helper()
+	probe := newBench(b.t)
+	probe.start(probe.job("1-1", "sleep", "1000"))
+	group := probe.life("1-1").Cgroup
+	if group == "" {
+		return
+	}
+	path := filepath.Join(filepath.Dir(group), "cvlab-"+token+"-"+supervisor.Mark(b.attempts[token].rec.Nonce))
+	if err := os.Mkdir(path, 0o755); err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(func() { os.Remove(path) })
 }
 
 func (b *bench) wait(token string) Exit {

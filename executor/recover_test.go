@@ -2,14 +2,15 @@ package executor
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -92,13 +93,22 @@ func TestStopAfterReattach(t *testing.T) {
 }
 
 func TestKilledSupervisorIsReportedAndLeavesNothing(t *testing.T) {
-	for _, away := range []bool{false, true} {
-		t.Run(map[bool]string{false: "daemon here", true: "daemon away"}[away], func(t *testing.T) {
+	for _, c := range []struct {
+		name                string
+		away, withoutCgroup bool
+	}{
+		{"daemon here", false, false},
+		{"daemon away", true, false},
+		{"daemon here, no cgroup", false, true},
+		{"daemon away, no cgroup", true, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
 			b := newBench(t)
+			b.withoutCgroup = c.withoutCgroup
 			b.start(b.job("1-1", os.Args[0], "play", "stubborn", "5"))
 			b.untilLog("1-1", "ready")
 			super := b.life("1-1").Supervisor.PID
-			if away {
+			if c.away {
 				b.stop()
 				kill(t, super, unix.SIGKILL)
 				until(t, "its end", func() bool { alive, err := supervisor.Alive(b.dir("1-1")); return err == nil && !alive })
@@ -209,7 +219,7 @@ func TestRunningJobSurvivesItsDamagedRecord(t *testing.T) {
 
 func supervisorOf(t *testing.T, pid int) int {
 	t.Helper()
-	data, err := os.ReadFile("/proc/" + strings.TrimSpace(itoa(pid)) + "/stat")
+	data, err := os.ReadFile("/proc/" + itoa(pid) + "/stat")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -350,13 +360,16 @@ func TestRunCanEndAndBeginAgain(t *testing.T) {
 	b.start(untilFile("1-1", file))
 	b.stop()
 	finish(t, file)
-	ctx, cancel := contextWithTimeout(t, 10*time.Second)
+	ctx, cancel := context.WithCancel(t.Context())
+	var again sync.WaitGroup
+	defer again.Wait()
 	defer cancel()
-	done := make(chan error, 1)
-	defer func() { <-done }()
-	goRun(t, func() { done <- b.Run(ctx) })
+	again.Go(func() {
+		if err := b.Run(ctx); err != nil {
+			t.Errorf("run: %v", err)
+		}
+	})
 	if e := b.wait("1-1"); e.Code != 7 {
 		t.Errorf("got %+v", e)
 	}
-	cancel()
 }

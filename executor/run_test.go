@@ -122,7 +122,15 @@ func TestEnvironmentAndInput(t *testing.T) {
 }
 
 func TestStopEndsATreeThatWillNot(t *testing.T) {
-	b := newBench(t)
+	t.Run("in a cgroup, if there is one", func(t *testing.T) { stopStubborn(t, newBench(t)) })
+	t.Run("by walking", func(t *testing.T) {
+		b := newBench(t)
+		b.withoutCgroup = true
+		stopStubborn(t, b)
+	})
+}
+
+func stopStubborn(t *testing.T, b *bench) {
 	j := b.job("1-1", os.Args[0], "play", "stubborn", "5")
 	j.Grace = 200 * time.Millisecond
 	b.start(j)

@@ -226,7 +226,11 @@ func seal(v any, size int) ([]byte, error) {
 		}
 		body = append(body, bytes.Repeat([]byte{' '}, pad)...)
 	}
-	return fmt.Appendf(body, "\"%08x\"\n", checksum(body)), nil
+	return append(body, sealOf(body)...), nil
+}
+
+func sealOf(body []byte) string {
+	return fmt.Sprintf("\"%08x\"\n", crc32.Checksum(body, crc32.MakeTable(crc32.Castagnoli)))
 }
 
 func unseal(data []byte, v any) error {
@@ -234,7 +238,7 @@ func unseal(data []byte, v any) error {
 	if cut < 0 {
 		return fmt.Errorf("%w: too short", ErrDamaged)
 	}
-	if want := fmt.Sprintf("\"%08x\"\n", checksum(data[:cut])); string(data[cut:]) != want {
+	if string(data[cut:]) != sealOf(data[:cut]) {
 		return fmt.Errorf("%w: checksum", ErrDamaged)
 	}
 	return decodeStrict(data[:cut], v)
@@ -254,8 +258,6 @@ func unsealBlock(data []byte, v any) error {
 func blankBlock() []byte {
 	return append(bytes.Repeat([]byte{' '}, BlockSize-1), '\n')
 }
-
-func checksum(data []byte) uint32 { return crc32.Checksum(data, crc32.MakeTable(crc32.Castagnoli)) }
 
 // decodeStrict reads exactly one JSON value without unknown fields.
 func decodeStrict(data []byte, v any) error {
