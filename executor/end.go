@@ -58,7 +58,7 @@ func (r *Runner) end(ctx context.Context, token string, req supervisor.Request) 
 	switch state {
 	case Ended, Lost:
 		return nil
-	case Prepared:
+	case Prepared, unsettled:
 		return fmt.Errorf("%w: it was never launched, discard it", ErrState)
 	}
 	_, err = supervisor.Ask(ctx, a.dir, a.rec.Nonce, req)
@@ -165,18 +165,18 @@ func (r *Runner) Exit(token string) (Exit, bool, error) {
 // can never be used again. Its records and output stay readable. Forgetting twice does nothing.
 func (r *Runner) Forget(ctx context.Context, token string) error {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	a := r.attempts[token]
-	if a == nil && supervisor.ValidToken(token) && supervisor.Buried(r.dir(token)) {
+	a, err := r.getLocked(token, Ended)
+	if a == nil && errors.Is(err, ErrState) && r.attempts[token].state == Lost {
+		a, err = r.attempts[token], nil
+	}
+	r.mu.Unlock()
+	if errors.Is(err, ErrTombstone) {
 		return nil
 	}
-	if a == nil {
-		return fmt.Errorf("forget attempt %s: %w", token, ErrUnknown)
+	if err == nil {
+		err = r.bury(a, supervisor.SocketFile, supervisor.LifeFile)
 	}
-	if a.state != Ended && a.state != Lost {
-		return fmt.Errorf("forget attempt %s: %w: it is %s", token, ErrState, a.state)
-	}
-	if err := r.buryLocked(a, supervisor.SocketFile, supervisor.LifeFile); err != nil {
+	if err != nil {
 		return fmt.Errorf("forget attempt %s: %w", token, err)
 	}
 	return ctx.Err()
@@ -185,27 +185,36 @@ func (r *Runner) Forget(ctx context.Context, token string) error {
 // Discard settles an attempt that was prepared and never launched. Only its tombstone stays. Discarding twice does nothing.
 func (r *Runner) Discard(ctx context.Context, token string) error {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	a, err := r.getLocked(token, Prepared)
+	if err == nil {
+		a.state = unsettled // from here on nobody can launch it
+	}
+	r.mu.Unlock()
 	if errors.Is(err, ErrTombstone) {
 		return nil
 	}
-	if err == nil {
-		err = r.buryLocked(a, supervisor.RecordFile, supervisor.ExitFile, supervisor.LifeFile, supervisor.OwnLogFile)
-	}
 	if err != nil {
+		return fmt.Errorf("discard attempt %s: %w", token, err)
+	}
+	if err := r.bury(a, supervisor.RecordFile, supervisor.ExitFile, supervisor.LifeFile, supervisor.OwnLogFile); err != nil {
+		r.mu.Lock()
+		a.state = Prepared
+		r.mu.Unlock()
 		return fmt.Errorf("discard attempt %s: %w", token, err)
 	}
 	close(a.done)
 	return ctx.Err()
 }
 
-// buryLocked writes the tombstone first, so that whatever happens afterwards can only leave too much on disk.
-func (r *Runner) buryLocked(a *attempt, rubbish ...string) error {
+// bury writes the tombstone first, so that whatever happens afterwards can only leave too much on disk. It does not hold
+// the mutex while it syncs.
+func (r *Runner) bury(a *attempt, rubbish ...string) error {
 	if err := supervisor.Bury(a.dir); err != nil {
 		return err
 	}
+	r.mu.Lock()
 	delete(r.attempts, a.token)
+	r.mu.Unlock()
 	for _, name := range rubbish {
 		if err := os.Remove(filepath.Join(a.dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			r.log.Warn("clean up attempt", "token", a.token, "error", err)

@@ -121,6 +121,29 @@ func TestEnvironmentAndInput(t *testing.T) {
 	}
 }
 
+// The daemon is protected from the kernel's OOM killer. A job that inherited that would have everything else killed.
+func TestJobIsNotProtectedFromOOM(t *testing.T) {
+	const file = "/proc/self/oom_score_adj"
+	old, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte("-123"), 0); err != nil {
+		t.Skipf("needs the right to be protected: %v", err)
+	}
+	t.Cleanup(func() { os.WriteFile(file, old, 0) })
+	b := newBench(t)
+	b.start(b.job("1-1", "sh", "-c", "cat "+file+"; sleep 1000"))
+	b.untilLog("1-1", "\n")
+	if got := b.log("1-1"); got != "0\n" {
+		t.Errorf("the job's score is %q", got)
+	}
+	got, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", b.life("1-1").Supervisor.PID))
+	if err != nil || string(got) != "-123\n" {
+		t.Errorf("its supervisor's score is %q, %v", got, err)
+	}
+}
+
 func TestStopEndsATreeThatWillNot(t *testing.T) {
 	t.Run("in a cgroup, if there is one", func(t *testing.T) { stopStubborn(t, newBench(t)) })
 	t.Run("by walking", func(t *testing.T) {

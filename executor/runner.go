@@ -66,16 +66,19 @@ type State int
 
 // States of an attempt. They only move forward.
 const (
-	Prepared    State = iota + 1 // recorded, never launched
-	Running                      // a supervisor stands over it, or did a moment ago
-	Ended                        // it has an exit record
-	Lost                         // ended, and nobody saw how; its exit record says so, reason "supervisor lost"
-	Quarantined                  // its directory made no sense and was put aside
+	unsettled   State = iota // being prepared or discarded at this moment
+	Prepared                 // recorded, never launched
+	Running                  // a supervisor stands over it, or did a moment ago
+	Ended                    // it has an exit record
+	Lost                     // ended, and nobody saw how; its exit record says so, reason "supervisor lost"
+	Quarantined              // its directory made no sense and was put aside
 )
 
 // String gives the state's name in lower case.
 func (s State) String() string {
 	switch s {
+	case unsettled:
+		return "being prepared or discarded"
 	case Prepared:
 		return "prepared"
 	case Running:
@@ -165,21 +168,27 @@ func (r *Runner) Prepare(ctx context.Context, job Job) error {
 	if job.BootID != "" && job.BootID != r.opts.BootID {
 		return fmt.Errorf("prepare attempt %s: it is for boot %s, this is %s", job.Token, job.BootID, r.opts.BootID)
 	}
+	a := &attempt{token: job.Token, dir: r.dir(job.Token), rec: r.record(job), done: make(chan struct{})}
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	if err := r.admitLocked(job); err != nil {
+	err := r.admitLocked(job)
+	if err == nil {
+		r.attempts[a.token] = a
+	}
+	r.mu.Unlock()
+	if err != nil {
 		return fmt.Errorf("prepare attempt %s: %w", job.Token, err)
 	}
-	rec := r.record(job)
-	if err := supervisor.Create(r.dir(job.Token), rec); err != nil {
+	err = supervisor.Create(a.dir, a.rec) // without the mutex: a slow disk must not keep anybody from stopping a job
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err != nil {
+		delete(r.attempts, a.token)
 		if errors.Is(err, fs.ErrExist) {
 			err = errors.Join(ErrExists, err)
 		}
 		return fmt.Errorf("prepare attempt %s: %w", job.Token, err)
 	}
-	r.attempts[job.Token] = &attempt{
-		token: job.Token, dir: r.dir(job.Token), rec: rec, state: Prepared, done: make(chan struct{}),
-	}
+	a.state = Prepared
 	return nil
 }
 
@@ -207,7 +216,7 @@ func (r *Runner) admitLocked(job Job) error {
 		return ErrExists
 	}
 	for _, a := range r.attempts {
-		if a.rec.Experiment == job.Experiment && (a.state == Prepared || a.state == Running) {
+		if a.rec.Experiment == job.Experiment && a.state <= Running {
 			return fmt.Errorf("%w: %s is %s", ErrBusy, a.token, a.state)
 		}
 	}

@@ -49,6 +49,7 @@ func WaitProcess(ctx context.Context, pidfd *os.File) error {
 	if err != nil {
 		return fmt.Errorf("wait for supervisor: %w", err)
 	}
+	_ = pidfd.SetReadDeadline(time.Time{}) // an earlier wait may have been called off
 	stop := context.AfterFunc(ctx, func() { _ = pidfd.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	err = conn.Read(func(fd uintptr) bool {

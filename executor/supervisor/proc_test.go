@@ -132,9 +132,6 @@ func TestAttach(t *testing.T) {
 	if err := WaitProcess(ctx, f); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("it lives: %v", err)
 	}
-	if err := f.SetReadDeadline(time.Time{}); err != nil {
-		t.Fatal(err)
-	}
 	if err := SignalProcess(f, unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
