@@ -10,7 +10,6 @@ import (
 // batch is one submission as a pass sees it; its experiments share all of it.
 type batch struct {
 	spec    *fsm.Spec
-	key     needKey
 	need    *need    // for experiments that avoid no machine
 	running []uint64 // its experiments that run, those of this plan included
 	parents []uint64 // not completed yet
@@ -129,11 +128,11 @@ func (p *pass) wake(at time.Time) {
 func (p *pass) needOf(b *batch, e *fsm.Experiment) *need {
 	if e.AvoidNode == "" {
 		if b.need == nil {
-			b.need = p.intern(b.key, b.spec)
+			b.need = p.intern(p.keyOf(b.spec), b.spec)
 		}
 		return b.need
 	}
-	k := b.key
+	k := p.keyOf(b.spec)
 	k.avoid, k.strictly = e.AvoidNode, e.NotBefore.Add(p.limits.AvoidFor).After(p.now)
 	return p.intern(k, b.spec)
 }
@@ -171,7 +170,6 @@ func (p *pass) newBatch(id uint64) *batch {
 	if stored := p.view.Batch(id); stored != nil {
 		b.spec = &stored.Spec
 	}
-	b.key = p.keyOf(b.spec)
 	for _, parent := range b.spec.After {
 		e := p.view.Experiment(parent)
 		switch {
