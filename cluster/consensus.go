@@ -1,0 +1,206 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	"go.etcd.io/bbolt"
+)
+
+// consensus is this machine's raft server with what it stands on.
+type consensus struct {
+	*raft.Raft
+	id    string
+	store *raftboltdb.BoltStore
+	trans *transport
+	wire  *wire
+	// terms tells of every gain and loss of leadership, in order. Raft blocks when nobody reads it.
+	terms chan bool
+	// leaders tells that the known leader may have changed.
+	leaders  chan raft.Observation
+	observer *raft.Observer
+	// waits holds the goroutines that wait for futures. Nobody waits for them: raft ends them when it shuts down.
+	waits sync.WaitGroup
+}
+
+// raftOptions say how to open a consensus.
+type raftOptions struct {
+	dir       string
+	id        string
+	bootstrap bool // found a cluster of this server alone, unless the directory holds one
+	fsm       raft.FSM
+	wire      *wire
+	trans     *transport
+	tuning    Tuning
+	log       *slog.Logger
+}
+
+func (o raftOptions) config(terms chan bool) *raft.Config {
+	c := raft.DefaultConfig()
+	c.ProtocolVersion = raft.ProtocolVersionMax // 3: servers have IDs, addresses may change
+	c.LocalID = raft.ServerID(o.id)             // hash of the node's key: never a name or an address
+	c.HeartbeatTimeout = o.tuning.Heartbeat
+	c.ElectionTimeout = o.tuning.Heartbeat
+	c.LeaderLeaseTimeout = o.tuning.Lease // must not exceed the heartbeat timeout
+	c.CommitTimeout = o.tuning.Commit
+	c.MaxAppendEntries = 256 // entries that wait are committed by one fsync; a batch of small ones is one packet train
+	c.BatchApplyCh = true    // lets writers queue up behind the fsync; voids an enqueue timeout nobody relies on
+	c.SnapshotThreshold = 8192
+	c.SnapshotInterval = time.Minute
+	c.TrailingLogs = 20480       // > 2 × threshold: a corrupt newest snapshot can be skipped, a short absence needs none
+	c.ShutdownOnRemove = false   // the default would silently stop raft when this node is taken out
+	c.PreVoteDisabled = false    // a server that was cut off must not end a healthy leader's term on its return
+	c.NoLegacyTelemetry = true   // metrics twice
+	c.NotifyCh = terms           // buffered: raft blocks on it
+	c.Logger = newRaftLog(o.log) // LogLevel is DEBUG by default; slog's handler decides
+	return c
+}
+
+// openConsensus opens the log and starts raft. The library's goroutines run from here on; close ends them.
+func openConsensus(o raftOptions) (_ *consensus, err error) {
+	if err := os.MkdirAll(o.dir, 0o700); err != nil {
+		return nil, fmt.Errorf("open consensus log: %w", err)
+	}
+	store, err := openStore(filepath.Join(o.dir, "raft.db"))
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, store.Close())
+		}
+	}()
+	// Three snapshots: the older ones and the trailing log stand in for a corrupt newest one.
+	snaps, err := raft.NewFileSnapshotStoreWithLogger(o.dir, 3, newRaftLog(o.log))
+	if err != nil {
+		return nil, fmt.Errorf("open snapshots: %w", err)
+	}
+	terms := make(chan bool, 16)
+	config := o.config(terms)
+	if o.bootstrap {
+		if err := bootstrap(config, store, snaps, o); err != nil {
+			return nil, err
+		}
+	}
+	server, err := raft.NewRaft(config, o.fsm, store, store, snaps, o.trans)
+	if err != nil {
+		return nil, fmt.Errorf("start consensus: %w", err)
+	}
+	c := &consensus{Raft: server, id: o.id, store: store, trans: o.trans, wire: o.wire, terms: terms,
+		leaders: make(chan raft.Observation, 16)}
+	c.observer = raft.NewObserver(c.leaders, false, func(o *raft.Observation) bool {
+		_, ok := o.Data.(raft.LeaderObservation)
+		return ok
+	})
+	server.RegisterObserver(c.observer)
+	return c, nil
+}
+
+func openStore(path string) (*raftboltdb.BoltStore, error) {
+	store, err := raftboltdb.New(raftboltdb.Options{
+		Path: path,
+		BoltOptions: &bbolt.Options{
+			Timeout:        5 * time.Second, // a second daemon holds the lock: say so instead of waiting for ever
+			NoFreelistSync: true,            // else every commit rewrites a freelist that never shrinks
+			FreelistType:   bbolt.FreelistMapType,
+		},
+		NoSync: false, // what was acknowledged is on disk
+	})
+	if errors.Is(err, bbolt.ErrTimeout) {
+		return nil, fmt.Errorf("open consensus log: another cvlab node uses %s; stop it first: %w", filepath.Dir(path), err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open consensus log: %w", err)
+	}
+	return store, nil
+}
+
+func bootstrap(config *raft.Config, store *raftboltdb.BoltStore, snaps raft.SnapshotStore, o raftOptions) error {
+	exists, err := raft.HasExistingState(store, store, snaps)
+	if err != nil {
+		return fmt.Errorf("found cluster: %w", err)
+	}
+	if exists {
+		return nil
+	}
+	alone := raft.Configuration{Servers: []raft.Server{{Suffrage: raft.Voter, ID: config.LocalID, Address: o.wire.self}}}
+	if err := raft.BootstrapCluster(config, store, store, snaps, o.trans, alone); err != nil {
+		return fmt.Errorf("found cluster: %w", err)
+	}
+	return nil
+}
+
+// hasLog says whether the directory holds a consensus log.
+func hasLog(dir string) (bool, error) {
+	_, err := os.Stat(filepath.Join(dir, "raft.db"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// handOver gives leadership to the most up-to-date voter, if this server leads and there is another.
+func (c *consensus) handOver(ctx context.Context) error {
+	if c.State() != raft.Leader || len(voters(c.servers())) < 2 {
+		return nil
+	}
+	return c.await(ctx, c.LeadershipTransfer())
+}
+
+// await waits for a future, but not beyond ctx. Raft ends every future when it shuts down, so what is left behind ends
+// with the seat.
+func (c *consensus) await(ctx context.Context, f raft.Future) error {
+	done := make(chan error, 1)
+	c.waits.Go(func() { done <- f.Error() })
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", errUndecided, context.Cause(ctx))
+	}
+}
+
+// errUndecided marks a wait that ended before raft answered.
+var errUndecided = errors.New("consensus has not answered")
+
+func (c *consensus) servers() []raft.Server {
+	return c.GetConfiguration().Configuration().Servers
+}
+
+func voters(servers []raft.Server) []string {
+	var ids []string
+	for _, s := range servers {
+		if s.Suffrage == raft.Voter {
+			ids = append(ids, string(s.ID))
+		}
+	}
+	return ids
+}
+
+func (c *consensus) isVoter() bool {
+	return slices.Contains(voters(c.servers()), c.id)
+}
+
+// close stops raft, then the wire under it, then the log.
+func (c *consensus) close() error {
+	c.DeregisterObserver(c.observer)
+	stopped := c.Shutdown()
+	// Replication may wait up to Tuning.RPC for a peer that is gone; without its connections it ends at once.
+	wireErr := c.wire.Close()
+	raftErr := stopped.Error()
+	c.trans.CloseStreams()
+	if err := errors.Join(wireErr, raftErr, c.store.Close()); err != nil {
+		return fmt.Errorf("close consensus: %w", err)
+	}
+	return nil
+}
