@@ -16,8 +16,8 @@ import (
 	"github.com/deveronica/cvlab/cluster/mesh"
 )
 
-// Server is one address of the API. Every node of a cluster serves the same.
-type Server struct {
+// Address is where the API is served. Every node of a cluster serves the same.
+type Address struct {
 	// URL is http://host:port or https://host:port; without a scheme it is http.
 	URL string
 	// Fingerprint is the ID of the node that must answer. It takes the place of a certificate authority, and it turns
@@ -27,10 +27,10 @@ type Server struct {
 
 // ClientOptions says whom a Client talks to and as whom.
 type ClientOptions struct {
-	URL         string // as Server.URL
-	Fingerprint string // as Server.Fingerprint
+	URL         string // as Address.URL
+	Fingerprint string // as Address.Fingerprint
 	// Fallback are more servers of the same cluster, asked when the first does not answer.
-	Fallback []Server
+	Fallback []Address
 	// Token is the text of a user's token.
 	Token string
 	// HTTP replaces the client's own transport, for tests; fingerprints are then not checked.
@@ -63,7 +63,7 @@ func NewClient(o ClientOptions) (*Client, error) {
 	if c.retryFor <= 0 {
 		c.retryFor = 10 * time.Second
 	}
-	for _, s := range append([]Server{{URL: o.URL, Fingerprint: o.Fingerprint}}, o.Fallback...) {
+	for _, s := range append([]Address{{URL: o.URL, Fingerprint: o.Fingerprint}}, o.Fallback...) {
 		e, err := newEndpoint(s, o.HTTP)
 		if err != nil {
 			return nil, err
@@ -75,7 +75,7 @@ func NewClient(o ClientOptions) (*Client, error) {
 	return c, nil
 }
 
-func newEndpoint(s Server, use *http.Client) (endpoint, error) {
+func newEndpoint(s Address, use *http.Client) (endpoint, error) {
 	text := strings.TrimRight(s.URL, "/")
 	if !strings.Contains(text, "://") {
 		text = "http://" + text
