@@ -155,7 +155,10 @@ func (n *node) mustDial(t testing.TB, to *node, protocol string) net.Conn {
 // accept takes the next connection of protocol.
 func (n *node) accept(t testing.TB, protocol string) *Conn {
 	t.Helper()
-	c, err := n.serves[protocol].Accept()
+	listener := n.serves[protocol]
+	giveUp := time.AfterFunc(patience, func() { listener.Close() })
+	c, err := listener.Accept()
+	giveUp.Stop()
 	if err != nil {
 		t.Fatal(err)
 	}

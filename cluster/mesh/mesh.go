@@ -69,6 +69,7 @@ type Mesh struct {
 	listener net.Listener
 	gate     *gate
 	conns    *connSet
+	server   *tls.Config   // one for all, or each connection would pay for its making
 	limit    time.Duration // of a whole handshake; handshakeLimit outside tests
 
 	mu     sync.Mutex
@@ -89,7 +90,7 @@ func Listen(o Options) (*Mesh, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for other machines on %s: %w", o.Addr, err)
 	}
-	return &Mesh{
+	m := &Mesh{
 		options:  o,
 		log:      o.Logger.With("component", "mesh"),
 		listener: listener,
@@ -98,7 +99,9 @@ func Listen(o Options) (*Mesh, error) {
 		limit:    handshakeLimit,
 		queues:   map[string]*queue{},
 		open:     map[string]bool{},
-	}, nil
+	}
+	m.server = m.tlsConfig(func(string) error { return nil }) // who it is decides what may follow, see welcome
+	return m, nil
 }
 
 // Addr returns the address that was bound.

@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 )
 
 func TestMembersTalkBothWays(t *testing.T) {
@@ -45,6 +47,23 @@ func TestConnectionsGoToTheProtocolTheyAskedFor(t *testing.T) {
 	forward, raft := a.mustDial(t, b, "forward"), a.mustDial(t, b, "raft")
 	carries(t, raft, b.accept(t, "raft"), "for raft")
 	carries(t, forward, b.accept(t, "forward"), "for forward")
+}
+
+func TestTheLimitOfTheHandshakeEndsWithIt(t *testing.T) {
+	a, b := newNode(t), newNode(t, "raft")
+	a.limit, b.limit = 300*time.Millisecond, 300*time.Millisecond
+	a.roster.admit(b.id)
+	b.roster.admit(a.id)
+	a.run(t)
+	b.run(t)
+	dialled := a.mustDial(t, b, "raft")
+	accepted := b.accept(t, "raft")
+	dialled.SetReadDeadline(time.Now().Add(2 * a.limit))
+	if _, err := dialled.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("an idle connection ended by itself: %v", err)
+	}
+	carries(t, accepted, dialled, "still here")
+	carries(t, dialled, accepted, "me too")
 }
 
 func TestDialIsRefusedInOneSentence(t *testing.T) {

@@ -17,7 +17,7 @@ func (m *Mesh) serve(ctx context.Context, raw net.Conn) {
 	defer m.conns.end(raw)
 	keepAlive(raw)
 	raw.SetDeadline(time.Now().Add(m.limit))
-	channel := tls.Server(raw, m.tlsConfig(func(string) error { return nil }))
+	channel := tls.Server(raw, m.server)
 	if err := channel.HandshakeContext(ctx); err != nil {
 		m.log.DebugContext(ctx, "closed a connection without a handshake", "from", raw.RemoteAddr(), "error", err)
 		raw.Close()
