@@ -36,7 +36,7 @@ func Open(ctx context.Context, o Options) (*Monitor, error) {
 		return nil, errors.New("open gpu monitor: no logger given")
 	}
 	log := o.Logger.With("component", "gpu")
-	s, err := pick(o, log)
+	s, err := pick(o, log, openNVML)
 	if err != nil {
 		return nil, fmt.Errorf("open gpu monitor: %w", err)
 	}
@@ -45,7 +45,7 @@ func Open(ctx context.Context, o Options) (*Monitor, error) {
 	return m, nil
 }
 
-func pick(o Options, log *slog.Logger) (Source, error) {
+func pick(o Options, log *slog.Logger, nvml func() (Source, error)) (Source, error) {
 	if o.Simulated != 0 || o.SimulatedFile != "" {
 		s, err := newSimulated(o)
 		if err != nil {
@@ -54,7 +54,7 @@ func pick(o Options, log *slog.Logger) (Source, error) {
 		log.Info("GPUs are simulated", "file", o.SimulatedFile)
 		return s, nil
 	}
-	s, why := openNVML()
+	s, why := nvml()
 	if why == nil {
 		log.Info("GPUs are measured by NVML")
 		return s, nil
