@@ -107,11 +107,13 @@ func TestKilledSupervisorIsReportedAndLeavesNothing(t *testing.T) {
 			b.withoutCgroup = c.withoutCgroup
 			b.start(b.job("1-1", os.Args[0], "play", "stubborn", "5"))
 			b.untilLog("1-1", "ready")
-			super := b.life("1-1").Supervisor.PID
+			super, main := b.life("1-1").Supervisor.PID, b.life("1-1").Job.PID
 			if c.away {
 				b.stop()
 				kill(t, super, unix.SIGKILL)
 				until(t, "its end", func() bool { alive, err := supervisor.Alive(b.dir("1-1")); return err == nil && !alive })
+				// Nobody is there to kill anything, but the kernel does it for the main process.
+				until(t, "the main process's end", func() bool { return !slices.Contains(b.living(), main) })
 				var found map[string]Found
 				if b, found = b.again(); found["1-1"].State != Lost {
 					t.Fatalf("found %+v", found)

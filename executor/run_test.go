@@ -161,6 +161,7 @@ func stopStubborn(t *testing.T, b *bench) {
 	if n := len(b.living()); n < 4 {
 		t.Fatalf("only %d processes live, the test is no test", n)
 	}
+	group := b.life("1-1").Cgroup
 	asked := time.Now()
 	for range 2 { // twice is once
 		if err := b.Stop(t.Context(), "1-1", "somebody asked"); err != nil {
@@ -176,6 +177,9 @@ func stopStubborn(t *testing.T, b *bench) {
 	}
 	if l := b.living(); len(l) != 0 {
 		t.Errorf("processes %v survived", l)
+	}
+	if _, err := os.Stat(group); group != "" && !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("its cgroup %s was left behind: %v", group, err)
 	}
 	if err := b.Stop(t.Context(), "1-1", "again"); err != nil {
 		t.Errorf("stop what has ended: %v", err)

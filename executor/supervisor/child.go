@@ -137,11 +137,14 @@ func locate(rec Record) (string, error) {
 		if !filepath.IsAbs(path) {
 			path = filepath.Join(rec.Dir, path)
 		}
+		if _, err := os.Stat(path); err != nil { // also a directory of root's in the PATH of somebody else
+			continue
+		}
 		err := executable(path)
 		if err == nil {
 			return path, nil
 		}
-		if !errors.Is(err, fs.ErrNotExist) && denied == nil {
+		if denied == nil {
 			denied = err
 		}
 	}
