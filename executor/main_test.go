@@ -162,6 +162,9 @@ func openBench(t testing.TB, o Options) *bench {
 			}
 		}
 		b.stop()
+		for _, pid := range b.living() { // only after a failure
+			unix.Kill(pid, unix.SIGKILL)
+		}
 	})
 	return b
 }
