@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 )
 
@@ -129,8 +130,9 @@ func decodeStrict(data []byte, v any) error {
 	if err := d.Decode(v); err != nil {
 		return err
 	}
-	if d.More() {
-		return errors.New("more than one JSON value")
+	// Not More: it takes a closing bracket for the end of an array it is not in.
+	if _, err := d.Token(); err != io.EOF {
+		return errors.New("something follows the JSON value")
 	}
 	return nil
 }
