@@ -48,7 +48,7 @@ func (c *call) ended() bool {
 }
 
 // probe asks the source. The answer is of a call that began after probe did; number puts answers in order. The end of ctx
-// ends the waiting only; the call goes on, so that a hasty caller does not make a healthy source look silent.
+// ends the waiting; the source is told, but need not care.
 func (g *guard) probe(ctx context.Context) (gpus []GPU, number uint64, err error) {
 	for {
 		c, mine, err := g.next(ctx)
@@ -72,12 +72,9 @@ func (g *guard) next(ctx context.Context) (c *call, mine bool, err error) {
 	case g.closed:
 		return &call{}, false, errClosed
 	case g.current != nil && !g.current.ended():
-		if !time.Now().Before(g.current.late) {
-			return g.current, false, errSilent
-		}
-		return g.current, false, nil
+		return g.current, false, nil // waiting for it ends at once if it is late
 	}
-	callCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.deadline)
+	callCtx, cancel := context.WithTimeout(ctx, g.deadline)
 	g.calls++
 	c = &call{number: g.calls, done: make(chan struct{}), cancel: cancel, late: time.Now().Add(g.deadline)}
 	g.current = c

@@ -179,6 +179,15 @@ func TestMeasuringTwiceAtOnceGivesBothAnAnswerOfTheirOwn(t *testing.T) {
 	})
 }
 
+func TestAnAnswerThatArrivesAfterANewerOneIsDropped(t *testing.T) {
+	m := monitorOf(&scripted{}, &logbook{})
+	m.take(2, []GPU{card(0, "GPU-a")}, nil)
+	m.take(1, nil, errSilent)
+	if got := m.Reading().GPUs[0].State; got != OK {
+		t.Errorf("got %s, want the newer answer, ok", got)
+	}
+}
+
 func TestOnlyCardsAndStatesAreAChange(t *testing.T) {
 	steps := []struct {
 		name string

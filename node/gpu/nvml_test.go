@@ -68,6 +68,9 @@ func TestNVMLTellsOfEightCards(t *testing.T) {
 	if diff := cmp.Diff(want, gpus[2]); diff != "" {
 		t.Errorf("third card (-want +got):\n%s", diff)
 	}
+	if _, err := s.Probe(t.Context()); err != nil || len(devices[2].GetUUIDCalls()) != 1 {
+		t.Errorf("second probe: %v, and the card was asked for its name %d times, want once", err, len(devices[2].GetUUIDCalls()))
+	}
 	if err := s.Close(); err != nil || len(server.ShutdownCalls()) != 1 {
 		t.Errorf("close: %v after %d shutdowns", err, len(server.ShutdownCalls()))
 	}
