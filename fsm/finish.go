@@ -60,7 +60,10 @@ func (t *tx) closeAttempt(a *Attempt, class Class, message string) {
 
 // afterAttempt decides what becomes of the experiment whose newest attempt just ended.
 func (t *tx) afterAttempt(e *Experiment, a *Attempt, spec *Spec) {
-	e.ExitCode, e.Class, e.Message = a.ExitCode, a.Class, a.Message
+	e.ExitCode, e.Class = a.ExitCode, a.Class
+	if !e.Cancelling || a.Class == ClassCompleted {
+		e.Message = a.Message // else the reason of the cancel stays; the attempt keeps how it ended
+	}
 	switch {
 	case a.Class == ClassCompleted:
 		t.end(e, Completed)
