@@ -131,7 +131,7 @@ func decodeStrict(data []byte, v any) error {
 		return err
 	}
 	// Not More: it takes a closing bracket for the end of an array it is not in.
-	if _, err := d.Token(); err != io.EOF {
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return errors.New("something follows the JSON value")
 	}
 	return nil

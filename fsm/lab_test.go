@@ -68,7 +68,10 @@ func (l *lab) apply(e fsm.Entry) fsm.Result {
 	return r
 }
 
-func (l *lab) do(c fsm.Command) fsm.Result { l.t.Helper(); return l.apply(fsm.Entry{By: "ana", Command: c}) }
+func (l *lab) do(c fsm.Command) fsm.Result {
+	l.t.Helper()
+	return l.apply(fsm.Entry{By: "ana", Command: c})
+}
 
 func (l *lab) ok(c fsm.Command) fsm.Result {
 	l.t.Helper()
