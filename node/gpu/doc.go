@@ -7,8 +7,9 @@
 //	m, err := gpu.Open(ctx, gpu.Options{DataDir: dir, NodeID: id, Logger: logger})
 //	first := m.Measure(ctx)       // the inventory to announce
 //	g.Go(func() error { return m.Run(ctx) })
-//	<-m.Changed()                 // a card came, went, or changed its state
-//	m.Reading()
+//	changed := m.Changed()        // before Reading, so that no change is missed
+//	r := m.Reading()
+//	<-changed                     // a card came, went, or changed its state
 //	m.Close()                     // after Run has returned
 //
 // A driver may hang in the kernel, where nothing can interrupt it. Therefore at most one call into a source is under way,

@@ -18,13 +18,13 @@ const (
 // Monitor measures this machine's GPUs and the machine itself, and remembers the latest. All methods may be called from
 // several goroutines. Create it with Open.
 type Monitor struct {
-	log     *slog.Logger
-	guard   *guard
-	host    *host
-	every   int // Run asks the source each so many measurements
-	changed chan struct{}
+	log   *slog.Logger
+	guard *guard
+	host  *host
+	every int // Run asks the source each so many measurements
 
 	mu        sync.Mutex
+	changed   chan struct{} // closed at the next change of cards or states, then replaced
 	inventory inventory
 	reading   Reading
 	taken     uint64 // the newest call into the source whose answer is in reading
@@ -37,7 +37,7 @@ type paced interface{ every() int }
 func newMonitor(s Source, h *host, log *slog.Logger) *Monitor {
 	m := &Monitor{
 		log: log, guard: &guard{source: s, deadline: deadline}, host: h, every: 1,
-		changed: make(chan struct{}, 1),
+		changed: make(chan struct{}),
 		reading: Reading{Source: s.Name(), Host: Host{Cores: h.cores}},
 	}
 	if p, ok := s.(paced); ok {
@@ -84,10 +84,14 @@ func (m *Monitor) Reading() Reading {
 	return m.reading.clone()
 }
 
-// Changed has a value when a GPU came, was lost, or changed its state, name, or amount of memory since the last receive;
-// what is merely measured does not count. Several changes may be one value. It is meant for one receiver and is never
-// closed.
-func (m *Monitor) Changed() <-chan struct{} { return m.changed }
+// Changed returns a channel that is closed at the next change after the call: when a GPU comes, is lost, or changes its
+// state, name, or amount of memory. What is merely measured does not count. Fetch the channel before the Reading, then no
+// change can be missed; fetch a new one after each change. Any number of callers may wait.
+func (m *Monitor) Changed() <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.changed
+}
 
 // Close lets go of the driver; call it when Run has returned. It waits a few seconds at most and says so when a call that
 // hangs in the driver had to be left behind. Closing twice does nothing.
@@ -124,10 +128,8 @@ func (m *Monitor) take(number uint64, gpus []GPU, err error) {
 		return
 	}
 	m.logStates(before, m.reading.GPUs)
-	select {
-	case m.changed <- struct{}{}:
-	default:
-	}
+	close(m.changed)
+	m.changed = make(chan struct{})
 }
 
 // note logs an error once, however many measurements it lasts, and its end.

@@ -28,12 +28,17 @@ func run(t *testing.T, m *Monitor) (stop func()) {
 	return func() { cancel(); wg.Wait() }
 }
 
-func changed(m *Monitor) bool {
-	select {
-	case <-m.Changed():
-		return true
-	default:
-		return false
+// watch returns a function that tells whether there was a change since it was called last.
+func watch(m *Monitor) (changed func() bool) {
+	next := m.Changed()
+	return func() bool {
+		select {
+		case <-next:
+			next = m.Changed()
+			return true
+		default:
+			return false
+		}
 	}
 }
 
@@ -48,20 +53,21 @@ func TestAHangingDriverMakesItsGPUsSuspectAndIsNotAskedAgain(t *testing.T) {
 		}}
 		var log logbook
 		m := monitorOf(s, &log)
+		changed := watch(m)
 		stop := run(t, m)
 
 		time.Sleep(500 * time.Millisecond)
-		if got := m.Reading().GPUs; len(got) != 1 || got[0].State != OK || !changed(m) {
+		if got := m.Reading().GPUs; len(got) != 1 || got[0].State != OK || !changed() {
 			t.Fatalf("first reading: got %+v, want one card and a change", got)
 		}
 		time.Sleep(3 * time.Second) // the second call began at 1 s; it is 3.5 s
-		if got := states(m.Reading().GPUs)["GPU-a"]; got != OK || changed(m) {
+		if got := states(m.Reading().GPUs)["GPU-a"]; got != OK || changed() {
 			t.Errorf("before the deadline: got %s, want ok and no change", got)
 		}
 		time.Sleep(time.Second)
 		want := card(0, "GPU-a")
 		want.State = Suspect
-		if diff := cmp.Diff([]GPU{want}, m.Reading().GPUs); diff != "" || !changed(m) {
+		if diff := cmp.Diff([]GPU{want}, m.Reading().GPUs); diff != "" || !changed() {
 			t.Errorf("after the deadline: want the last values, suspect, and a change (-want +got):\n%s", diff)
 		}
 		time.Sleep(time.Minute)
@@ -78,7 +84,7 @@ func TestAHangingDriverMakesItsGPUsSuspectAndIsNotAskedAgain(t *testing.T) {
 
 		close(release)
 		time.Sleep(2 * time.Second)
-		if got := states(m.Reading().GPUs)["GPU-a"]; got != OK || !changed(m) {
+		if got := states(m.Reading().GPUs)["GPU-a"]; got != OK || !changed() {
 			t.Errorf("after the kernel let go: got %s, want ok and a change", got)
 		}
 		stop()
@@ -206,9 +212,10 @@ func TestOnlyCardsAndStatesAreAChange(t *testing.T) {
 	}
 	s := &scripted{answer: func(_ context.Context, call int) ([]GPU, error) { return steps[call-1].gpus, steps[call-1].err }}
 	m := monitorOf(s, &logbook{})
+	changed, other := watch(m), watch(m)
 	for _, step := range steps {
 		r := m.Measure(t.Context())
-		if got := changed(m); got != step.want {
+		if got := changed(); got != step.want || other() != got {
 			t.Errorf("%s: changed %t, want %t; %v", step.name, got, step.want, states(r.GPUs))
 		}
 	}

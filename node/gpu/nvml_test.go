@@ -197,8 +197,9 @@ func TestADriverThatIsLoadedLateIsFound(t *testing.T) {
 	}
 	var log logbook
 	m := monitorOf(newNVML(server), &log)
+	changed := watch(m)
 	for range 5 {
-		if r := m.Measure(t.Context()); len(r.GPUs) != 0 || changed(m) {
+		if r := m.Measure(t.Context()); len(r.GPUs) != 0 || changed() {
 			t.Fatalf("no driver: got %+v", r)
 		}
 	}
@@ -209,7 +210,7 @@ func TestADriverThatIsLoadedLateIsFound(t *testing.T) {
 	for range nvmlRetry {
 		m.Measure(t.Context())
 	}
-	if r := m.Reading(); len(r.GPUs) != 8 || !changed(m) {
+	if r := m.Reading(); len(r.GPUs) != 8 || !changed() {
 		t.Errorf("driver is there: got %d cards, want 8 and a change", len(r.GPUs))
 	}
 	if err := m.Close(); err != nil {

@@ -59,12 +59,13 @@ func TestAMachineWithoutGPUSaysSoOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := monitorOf(source, &log)
+	changed := watch(m)
 	for range 3 {
 		if r := m.Measure(t.Context()); r.Source != "none" || len(r.GPUs) != 0 || r.GPUs == nil {
 			t.Errorf("got %+v", r)
 		}
 	}
-	if n := log.count("level="); n != 1 || log.count("no NVIDIA GPU") != 1 || changed(m) {
+	if n := log.count("level="); n != 1 || log.count("no NVIDIA GPU") != 1 || changed() {
 		t.Errorf("got %d log lines, want one that says it plainly", n)
 	}
 	if err := m.Close(); err != nil {
