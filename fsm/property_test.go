@@ -1,0 +1,217 @@
+package fsm_test
+
+import (
+	"bytes"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/deveronica/cvlab/fsm"
+)
+
+// draws makes commands that fit the state, and as many that come too late, from the wrong node, or about nothing.
+type draws struct {
+	*rapid.T
+	view fsm.View
+}
+
+func (d draws) pick(name string, n int) int { return rapid.IntRange(0, n-1).Draw(d.T, name) }
+
+func (d draws) node() string {
+	return rapid.SampledFrom([]string{"a", "a", "b", "b", "c", "nowhere"}).Draw(d.T, "node")
+}
+
+func (d draws) boot() string { return rapid.SampledFrom([]string{"b1", "b1", "b2"}).Draw(d.T, "boot") }
+
+// id is mostly a number that exists.
+func (d draws) id() uint64 {
+	n := 0
+	for range d.view.Experiments() {
+		n++
+	}
+	return uint64(d.pick("experiment", n+2)) + 1
+}
+
+func (d draws) ids() []uint64 {
+	var ids []uint64
+	for range d.pick("how many", 4) {
+		ids = append(ids, d.id())
+	}
+	return ids
+}
+
+// attempt is any attempt there ever was, mostly with the node it is on.
+func (d draws) attempt() (fsm.Token, string) {
+	var all []*fsm.Attempt
+	for e := range d.view.Experiments() {
+		for a := range d.view.Attempts(e.ID) {
+			all = append(all, a)
+			if a.Open() {
+				all = append(all, a, a)
+			}
+		}
+	}
+	if len(all) == 0 || d.pick("stray", 20) == 0 {
+		return fsm.Token{Epoch: 1, Index: uint64(d.pick("index", 50))}, d.node()
+	}
+	a := all[d.pick("attempt", len(all))]
+	if d.pick("impostor", 20) == 0 {
+		return a.Token, d.node()
+	}
+	return a.Token, a.Node
+}
+
+func (d draws) command() fsm.Command {
+	switch d.pick("kind", 16) {
+	case 0, 1:
+		return d.submit()
+	case 2, 3, 4:
+		return d.assign()
+	case 5, 6:
+		token, node := d.attempt()
+		return &fsm.Start{Token: token, Node: node, BootID: d.boot()}
+	case 7, 8:
+		return d.finish()
+	case 9:
+		return &fsm.Cancel{Experiments: d.ids()}
+	case 10:
+		return rapid.SampledFrom([]fsm.Command{&fsm.Hold{Experiments: d.ids()}, &fsm.Release{Experiments: d.ids()}}).Draw(d.T, "hold")
+	case 11:
+		return &fsm.Retry{Experiments: d.ids()}
+	case 12:
+		return &fsm.Annotate{Experiments: d.ids(), Priority: ptr(fsm.Priority(d.pick("priority", 4) - 1)), Tags: ptr([]string{"t"})}
+	}
+	return d.memberCommand()
+}
+
+func (d draws) submit() fsm.Command {
+	s := sweep(1 + d.pick("times", 3))
+	s.Retries = d.pick("retries", 3)
+	if d.pick("cpu", 3) == 0 {
+		s.Device = fsm.Device{Kind: fsm.DeviceCPU}
+	}
+	if d.pick("after", 4) == 0 {
+		s.After = []uint64{d.id()}
+	}
+	return &fsm.Submit{Spec: s, Hold: d.pick("held", 6) == 0}
+}
+
+func (d draws) assign() fsm.Command {
+	c := &fsm.Assign{Experiment: d.id(), Node: d.node()}
+	for range d.pick("gpus", 3) {
+		from := c.Node
+		if d.pick("foreign GPU", 10) == 0 {
+			from = d.node()
+		}
+		c.GPUs = append(c.GPUs, fmt.Sprintf("%s-%d", from, d.pick("gpu", 3)))
+	}
+	return c
+}
+
+func (d draws) finish() fsm.Command {
+	token, node := d.attempt()
+	class := rapid.SampledFrom([]fsm.Class{
+		fsm.ClassCompleted, fsm.ClassUserError, fsm.ClassUserError, fsm.ClassNodeLost, fsm.ClassGPUFault, fsm.ClassCancelled,
+		fsm.ClassTimeLimit, fsm.ClassStartFailed, fsm.ClassSupervisorLost, "no class",
+	}).Draw(d.T, "class")
+	return &fsm.Finish{Token: token, Node: node, Class: class, ExitCode: ptr(d.pick("exit", 3))}
+}
+
+func (d draws) memberCommand() fsm.Command {
+	n := machine(d.node(), 3)
+	n.BootID = d.boot()
+	secret := fmt.Sprint("s", d.pick("secret", 3))
+	return rapid.SampledFrom([]fsm.Command{
+		&fsm.Admit{Node: n, Access: rapid.SampledFrom([]string{"j", "s1"}).Draw(d.T, "token")},
+		&fsm.Update{Node: n},
+		&fsm.Update{Node: machine(n.ID, 1)},
+		&fsm.Drain{Node: n.ID, On: d.pick("on", 2) == 0},
+		&fsm.Remove{Node: n.ID, Off: d.pick("off", 3) == 0},
+		&fsm.Grant{Access: fsm.Access{ID: secret, Kind: fsm.AccessUser, User: "ana", Role: fsm.Member, Secret: secretOf(fmt.Sprint("s", d.pick("other", 3)))}},
+		&fsm.Grant{Access: fsm.Access{ID: "j", Kind: fsm.AccessJoin, Secret: secretOf("j"), Uses: 10}},
+		&fsm.Revoke{ID: secret},
+		&fsm.Found{Cluster: "c2", Node: n},
+	}).Draw(d.T, "member")
+}
+
+// Three replicas apply the same random log: one plainly, one that is restored from a snapshot now and then, and one from a
+// snapshot of every step. After every step the invariants hold and all three agree, down to the bytes of a snapshot.
+func TestRandomLogs(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		l, w := foundedLab(t), newWitness(t)
+		l.ok(&fsm.Admit{Node: machine("b", 3), Access: "j"})
+		restarting := restored(t, snapshot(t, l.state))
+		for range rapid.IntRange(1, 60).Draw(t, "steps") {
+			l.now = l.now.Add(time.Duration(rapid.IntRange(-5, 60).Draw(t, "seconds")) * time.Second)
+			e := fsm.Entry{
+				By:      rapid.SampledFrom([]string{"ana", "bob"}).Draw(t, "by"),
+				Key:     rapid.SampledFrom([]string{"", "", "", "k1", "k2", "k3"}).Draw(t, "key"),
+				Command: draws{t, l.state.View()}.command(),
+			}
+			before := l.state.View().Digest()
+			r := l.apply(e)
+			if r.Refused() && l.state.View().Digest() != before {
+				t.Fatalf("%s was refused (%s) and left a trace", e.Command.Kind(), r.Message)
+			}
+			w.saw(l.state.View(), e, r)
+
+			if rapid.IntRange(0, 4).Draw(t, "restart") == 0 {
+				restarting = restored(t, snapshot(t, restarting))
+			}
+			again, err := restarting.Apply(uint64(len(l.log)), l.log[len(l.log)-1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(r, again); diff != "" {
+				t.Fatalf("a restored replica answers differently:\n%s", diff)
+			}
+			l.compare(restarting)
+		}
+		fresh := fsm.New()
+		for i, data := range l.log {
+			if _, err := fresh.Apply(uint64(i+1), data); err != nil {
+				t.Fatal(err)
+			}
+		}
+		l.compare(fresh)
+	})
+}
+
+// compare demands that another replica, and one restored from a snapshot, are equal to this one (I19).
+func (l *lab) compare(other *fsm.State) {
+	l.t.Helper()
+	if diff := same(l.state, other); diff != "" {
+		l.t.Fatalf("two replicas of one log differ: %s", diff)
+	}
+	data := snapshot(l.t, l.state)
+	if !bytes.Equal(data, snapshot(l.t, other)) {
+		l.t.Fatalf("equal replicas write different snapshots")
+	}
+	third := restored(l.t, data)
+	if diff := same(l.state, third); diff != "" {
+		l.t.Fatalf("I19: the restored replica differs: %s", diff)
+	}
+	if !bytes.Equal(data, snapshot(l.t, third)) {
+		l.t.Fatalf("I19: the restored replica writes another snapshot")
+	}
+}
+
+// I20: whatever bytes the log holds, Apply returns, and what it does not understand leaves no trace.
+func TestApplyAnyBytes(t *testing.T) {
+	l := livedInLab(t)
+	rapid.Check(t, func(t *rapid.T) {
+		data := bytes.Clone(l.log[rapid.IntRange(0, len(l.log)-1).Draw(t, "entry")])
+		for range rapid.IntRange(1, 4).Draw(t, "changes") {
+			data[rapid.IntRange(0, len(data)-1).Draw(t, "where")] = rapid.Byte().Draw(t, "byte")
+		}
+		s := restored(t, snapshot(t, l.state))
+		before := s.View().Digest()
+		r, err := s.Apply(l.state.Index()+1, data)
+		if (err != nil || r.Refused()) && s.View().Digest() != before {
+			t.Fatalf("%s gave %+v, %v, and left a trace", data, r, err)
+		}
+	})
+}
