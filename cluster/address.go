@@ -74,8 +74,8 @@ func peerHost(peers []peer) string {
 	return peers[0].Mesh
 }
 
-// meshAddress finds a member's mesh: gossip knows where it is now, the registry where it was when it last said so, and
-// cluster.json who vouched for it when this node joined.
+// meshAddress finds a member's mesh: gossip knows where it is now, the registry where it was when it last said so,
+// cluster.json and the log where it was when this node was up last.
 func (s *Seat) meshAddress(id string) (hostport string, ok bool) {
 	if id == s.id {
 		return s.mesh, true
@@ -89,6 +89,12 @@ func (s *Seat) meshAddress(id string) (hostport string, ok bool) {
 	for _, p := range s.file.get().Peers {
 		if p.ID == id {
 			return p.Mesh, true
+		}
+	}
+	for _, server := range s.raft.servers() {
+		if string(server.ID) == id {
+			_, hostport, err := splitAddress(server.Address)
+			return hostport, err == nil
 		}
 	}
 	return "", false

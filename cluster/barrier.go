@@ -113,9 +113,14 @@ func (b *barriers) wait(ctx context.Context) error {
 	}
 }
 
-// commitBarrier is one entry that changes nothing. Raft ends it when leadership ends or raft stops.
-func (c *consensus) commitBarrier() error {
-	if err := c.Barrier(enqueueLimit).Error(); err != nil {
+// commitBarrier commits one entry that changes nothing.
+func (s *Seat) commitBarrier() error {
+	if s.isStopping() {
+		return ErrStopped
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), proposeLimit)
+	defer cancel()
+	if err := s.raft.await(ctx, s.raft.Barrier(enqueueLimit)); err != nil {
 		return fmt.Errorf("%w: barrier: %w", ErrNotApplied, err)
 	}
 	return nil

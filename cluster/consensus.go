@@ -29,8 +29,9 @@ type consensus struct {
 	// leaders tells that the known leader may have changed.
 	leaders  chan raft.Observation
 	observer *raft.Observer
-	// waits holds the goroutines that wait for futures. Nobody waits for them: raft ends them when it shuts down.
-	waits sync.WaitGroup
+	// waits holds the goroutines that wait for futures; see close.
+	waits  sync.WaitGroup
+	closed chan struct{}
 }
 
 // raftOptions say how to open a consensus.
@@ -97,7 +98,7 @@ func openConsensus(o raftOptions) (_ *consensus, err error) {
 		return nil, fmt.Errorf("start consensus: %w", err)
 	}
 	c := &consensus{Raft: server, id: o.id, store: store, trans: o.trans, wire: o.wire, terms: terms,
-		leaders: make(chan raft.Observation, 16)}
+		leaders: make(chan raft.Observation, 16), closed: make(chan struct{})}
 	c.observer = raft.NewObserver(c.leaders, false, func(o *raft.Observation) bool {
 		_, ok := o.Data.(raft.LeaderObservation)
 		return ok
@@ -157,8 +158,7 @@ func (c *consensus) handOver(ctx context.Context) error {
 	return c.await(ctx, c.LeadershipTransfer())
 }
 
-// await waits for a future, but not beyond ctx. Raft ends every future when it shuts down, so what is left behind ends
-// with the seat.
+// await waits for a future, but not beyond ctx or the end of the seat.
 func (c *consensus) await(ctx context.Context, f raft.Future) error {
 	done := make(chan error, 1)
 	c.waits.Go(func() { done <- f.Error() })
@@ -167,6 +167,8 @@ func (c *consensus) await(ctx context.Context, f raft.Future) error {
 		return err
 	case <-ctx.Done():
 		return fmt.Errorf("%w: %w", errUndecided, context.Cause(ctx))
+	case <-c.closed:
+		return fmt.Errorf("%w: %w", errUndecided, raft.ErrRaftShutdown)
 	}
 }
 
@@ -191,13 +193,28 @@ func (c *consensus) isVoter() bool {
 	return slices.Contains(voters(c.servers()), c.id)
 }
 
-// close stops raft, then the wire under it, then the log.
+// settleLimit is how long a closing seat waits for what is under way.
+const settleLimit = 500 * time.Millisecond
+
+// close stops raft, then the wire under it, then the log. Raft forgets futures that are on their way to the facts when it
+// shuts down, and who waits for one would wait for ever; so those are let through first.
 func (c *consensus) close() error {
+	settled := make(chan struct{})
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		c.waits.Wait()
+		close(settled)
+	})
+	select {
+	case <-settled:
+	case <-time.After(settleLimit):
+	}
 	c.DeregisterObserver(c.observer)
 	stopped := c.Shutdown()
 	// Replication may wait up to Tuning.RPC for a peer that is gone; without its connections it ends at once.
-	wireErr := c.wire.Close()
+	wireErr := c.trans.Close()
 	raftErr := stopped.Error()
+	close(c.closed)
 	c.trans.CloseStreams()
 	if err := errors.Join(wireErr, raftErr, c.store.Close()); err != nil {
 		return fmt.Errorf("close consensus: %w", err)

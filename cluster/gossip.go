@@ -217,8 +217,9 @@ func (g *gossip) close() error {
 	return nil
 }
 
-func (g *gossip) join(addr string) error {
-	_, err := g.list.Join([]string{addr})
+// join exchanges everything with the node at an address.
+func (g *gossip) join(p peer) error {
+	_, err := g.list.Join([]string{p.ID + "/" + p.Gossip})
 	return err
 }
 

@@ -41,7 +41,6 @@ func (s *Seat) keepTogether(ctx context.Context) error {
 		if now.After(next) {
 			next = now.Add(jitter(s.o.Tuning.Rejoin))
 			s.rejoin(s.missing(), rejoinTries)
-			s.savePeers()
 			s.gossip.health.forget(s.o.Roster.IsMember)
 		}
 	}
@@ -65,14 +64,15 @@ func (s *Seat) missing() []peer {
 func (s *Seat) rejoin(lost []peer, tries int) {
 	rand.Shuffle(len(lost), func(i, j int) { lost[i], lost[j] = lost[j], lost[i] })
 	for _, p := range lost[:min(tries, len(lost))] {
-		// By address alone: whoever lives there now answers with all it knows, and the label keeps other clusters out.
-		if err := s.gossip.join(p.Gossip); err != nil {
+		// Whoever lives there now answers with all it knows; the label keeps other clusters out.
+		if err := s.gossip.join(p); err != nil {
 			s.log.Debug("look for lost member", "node", p.ID, "addr", p.Gossip, "error", err)
 		}
 	}
 }
 
-// savePeers keeps the way back to the others for the next start.
+// savePeers keeps the way back to the others for the next start: until a leader is found, a starting node's replica is
+// empty.
 func (s *Seat) savePeers() {
 	now := without(s.registered(), s.id)
 	if len(now) == 0 || slices.Equal(now, s.file.get().Peers) {
@@ -86,7 +86,7 @@ func (s *Seat) learnPeers(peers []peer) {
 		s.log.Warn("save peers", "error", err)
 		return
 	}
-	s.o.Roster.set(s.file.get(), s.replica.state)
+	s.o.Roster.set(s.file.get())
 }
 
 // refresh asks one member after the other who belongs to the cluster, until one answers.

@@ -73,7 +73,7 @@ func Open(ctx context.Context, o Options) (_ *Seat, err error) {
 		listeners: map[string]net.Listener{}, life: life{stopping: make(chan struct{})},
 	}
 	s.forward = newForwarder(s.DialPeer)
-	s.barriers = &barriers{commit: func() error { return s.raft.commitBarrier() }}
+	s.barriers = &barriers{commit: s.commitBarrier}
 	if s.file, err = openFile(o.Dir); err != nil {
 		return nil, err
 	}
@@ -88,10 +88,11 @@ func Open(ctx context.Context, o Options) (_ *Seat, err error) {
 	if err = s.enter(ctx); err != nil {
 		return nil, err
 	}
-	o.Roster.set(s.file.get(), s.replica.state)
+	o.Roster.set(s.file.get())
 	if err = s.openRaft(); err != nil {
 		return nil, err
 	}
+	o.Roster.join(s.replica.state, s.raft.servers)
 	if err = s.openGossip(); err != nil {
 		return nil, err
 	}
@@ -209,6 +210,7 @@ func (s *Seat) watchReplica(ctx context.Context) error {
 		case <-s.replica.broken:
 			return s.replica.failure()
 		case <-changed:
+			s.savePeers()
 		case <-ctx.Done():
 			return nil
 		}
