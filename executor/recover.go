@@ -23,6 +23,19 @@ type Found struct {
 	State      State
 	Exit       Exit  // if Ended or Lost
 	Err        error // why it was quarantined
+	// Alive says of a quarantined directory that a supervisor still stands over it: the job may run. Occupied tells when
+	// that is over; until then the attempt has not ended.
+	Alive bool
+}
+
+// Occupied says whether a supervisor stands over the directory of an attempt, also when its records are damaged. What
+// cannot be found out counts as occupied: nobody may take a job for ended that may run.
+func (r *Runner) Occupied(token string) bool {
+	if !supervisor.ValidToken(token) {
+		return false
+	}
+	alive, err := supervisor.Alive(r.dir(token))
+	return alive || err != nil && !errors.Is(err, os.ErrNotExist)
 }
 
 // Recover reads every attempt's directory and takes it up: what runs is watched again, what ended meanwhile is known, what
@@ -138,7 +151,7 @@ func (r *Runner) attach(token string, life supervisor.Life, err error) *os.File 
 
 // setAside moves a directory that makes no sense out of the way, unless somebody stands over it.
 func (r *Runner) setAside(name, dir string, alive bool, why error) Found {
-	f := Found{Token: name, State: Quarantined, Err: why}
+	f := Found{Token: name, State: Quarantined, Err: why, Alive: alive}
 	if alive {
 		r.mu.Lock()
 		r.unknown[name] = true

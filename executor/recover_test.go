@@ -206,7 +206,7 @@ func TestRunningJobSurvivesItsDamagedRecord(t *testing.T) {
 	flip(t, filepath.Join(b.dir("1-1"), supervisor.LifeFile), 40)
 	super := supervisorOf(t, pid)
 	b, found = b.again()
-	if found["1-1"].State != Quarantined || !slices.Equal(b.living(), []int{pid}) {
+	if found["1-1"].State != Quarantined || !found["1-1"].Alive || !b.Occupied("1-1") || !slices.Equal(b.living(), []int{pid}) {
 		t.Fatalf("found %+v, living %v", found, b.living())
 	}
 	if err := b.Prepare(t.Context(), b.job("1-2", "true")); !errors.Is(err, ErrBusy) || !strings.Contains(err.Error(), "end that process") {
@@ -216,6 +216,9 @@ func TestRunningJobSurvivesItsDamagedRecord(t *testing.T) {
 	until(t, "a free hand", func() bool { return b.Prepare(t.Context(), b.job("1-2", "true")) == nil })
 	if b.living() != nil {
 		t.Error("the job did not end")
+	}
+	if b.Occupied("1-1") {
+		t.Error("still said to be occupied")
 	}
 }
 
@@ -319,7 +322,7 @@ func TestQuarantine(t *testing.T) {
 	}
 	n, found := b.again()
 	for name := range garbage {
-		if f := found[name]; f.State != Quarantined || f.Err == nil {
+		if f := found[name]; f.State != Quarantined || f.Err == nil || f.Alive {
 			t.Errorf("%s: found %+v", name, f)
 		}
 		if _, err := os.Lstat(filepath.Join(n.opts.AttemptsDir, quarantineDir, name)); err != nil {
