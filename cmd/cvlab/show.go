@@ -1,0 +1,148 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/deveronica/cvlab/fsm"
+	"github.com/deveronica/cvlab/ui/api"
+)
+
+func (p *program) showCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "show ID",
+		Short: "Show one experiment with its attempts",
+		Args:  exactly(1, "the number of one experiment"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			id, err := number(args[0])
+			if err != nil {
+				return err
+			}
+			c, err := p.connect()
+			if err != nil {
+				return err
+			}
+			d, err := c.Get(cmd.Context(), id)
+			if err != nil {
+				return err
+			}
+			if p.json {
+				return p.printJSON(d)
+			}
+			return p.printDetail(d)
+		},
+	}
+}
+
+func (p *program) printDetail(d api.Detail) error {
+	line := func(key, value string) {
+		if value != "" {
+			fmt.Fprintf(p.stdout, "%-10s %s\n", key, plain(value))
+		}
+	}
+	line("experiment", fmt.Sprintf("%d  %s", d.ID, d.Name))
+	line("status", status(d.Experiment))
+	line("why", note(d.Experiment))
+	line("project", d.Project)
+	line("user", d.User)
+	line("priority", d.Priority.String())
+	line("needs", d.Spec.Device)
+	if d.Sweep != nil {
+		line("sweep", fmt.Sprintf("%d  %s", *d.Sweep, params(d.Params)))
+	}
+	line("command", first(d.Spec.Shell, strings.Join(d.Spec.Command, " "), "cvlab-kit"))
+	line("submitted", d.CreatedAt.Local().Format(time.DateTime))
+	if d.StartedAt != nil && d.EndedAt != nil {
+		line("took", span(d.EndedAt.Sub(*d.StartedAt)))
+	}
+	if d.ExitCode != nil {
+		line("exit code", fmt.Sprint(*d.ExitCode))
+	}
+	line("notes", d.Notes)
+	if len(d.Attempts) > 0 {
+		fmt.Fprintln(p.stdout)
+		t := newTable(p.stdout, "ATTEMPT", "NODE", "GPUS", "STARTED", "TOOK", "HOW IT ENDED")
+		for _, a := range d.Attempts {
+			t.row(fmt.Sprint(a.Number), a.Node, gpus(a.GPUs), clock(a.StartedAt), took(a, time.Now()), a.Sentence)
+		}
+		if err := t.flush(); err != nil {
+			return err
+		}
+	}
+	switch d.Status {
+	case fsm.Pending:
+		p.next("why it waits: cvlab why %d", d.ID)
+	case fsm.Running:
+		p.next("follow it with: cvlab logs -f %d", d.ID)
+	default:
+		p.next("its output: cvlab logs %d", d.ID)
+	}
+	return nil
+}
+
+func gpus(uuids []string) string {
+	if len(uuids) == 0 {
+		return "CPU"
+	}
+	short := make([]string, len(uuids))
+	for i, u := range uuids {
+		short[i] = u
+		if len(u) > 16 {
+			short[i] = u[:16] + "…"
+		}
+	}
+	return strings.Join(short, " ")
+}
+
+func clock(t *time.Time) string {
+	if t == nil {
+		return "-"
+	}
+	return t.Local().Format(time.DateTime)
+}
+
+func took(a api.Attempt, now time.Time) string {
+	switch {
+	case a.StartedAt == nil:
+		return "-"
+	case a.EndedAt == nil:
+		return span(now.Sub(*a.StartedAt))
+	}
+	return span(a.EndedAt.Sub(*a.StartedAt))
+}
+
+func (p *program) whyCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "why ID",
+		Short: "Explain why an experiment waits, or why it failed",
+		Args:  exactly(1, "the number of one experiment"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			id, err := number(args[0])
+			if err != nil {
+				return err
+			}
+			c, err := p.connect()
+			if err != nil {
+				return err
+			}
+			x, err := c.Why(cmd.Context(), id)
+			if err != nil {
+				return err
+			}
+			if p.json {
+				return p.printJSON(x)
+			}
+			fmt.Fprintln(p.stdout, plain(x.Sentence))
+			for _, n := range x.Nodes {
+				fmt.Fprintf(p.stdout, "  %-12s %s\n", plain(n.Name), plain(n.Sentence))
+			}
+			if x.Status == fsm.Failed {
+				p.next("its output: cvlab logs %d", id)
+			}
+			return nil
+		},
+	}
+}

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/deveronica/cvlab/ui/api"
+)
+
+// table writes rows in columns.
+type table struct {
+	w *tabwriter.Writer
+}
+
+func newTable(w io.Writer, header ...string) *table {
+	t := &table{w: tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)}
+	t.row(header...)
+	return t
+}
+
+func (t *table) row(cells ...string) {
+	for i, c := range cells {
+		cells[i] = plain(c)
+	}
+	fmt.Fprintln(t.w, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
+}
+
+func (t *table) flush() error { return t.w.Flush() }
+
+// plain makes somebody's text harmless for a terminal: no control character gets through.
+func plain(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
+			return '\uFFFD'
+		}
+		return r
+	}, s)
+}
+
+// ago writes a time as people say it.
+func ago(t, now time.Time) string {
+	d := now.Sub(t)
+	switch {
+	case t.IsZero():
+		return "-"
+	case d < time.Second:
+		return "now"
+	}
+	return span(d) + " ago"
+}
+
+// span writes a duration in its two greatest units.
+func span(d time.Duration) string {
+	d = d.Round(time.Second)
+	switch {
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", int(d.Seconds()))
+	case d < time.Hour:
+		return fmt.Sprintf("%dm%02ds", int(d.Minutes()), int(d.Seconds())%60)
+	case d < 24*time.Hour:
+		return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
+	}
+	return fmt.Sprintf("%dd%02dh", int(d.Hours())/24, int(d.Hours())%24)
+}
+
+// size writes bytes in binary units.
+func size(n uint64) string {
+	units := []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB"}
+	v, i := float64(n), 0
+	for v >= 1024 && i < len(units)-1 {
+		v /= 1024
+		i++
+	}
+	if i == 0 {
+		return strconv.FormatUint(n, 10) + " B"
+	}
+	return fmt.Sprintf("%.1f %s", v, units[i])
+}
+
+// params writes the swept values of an experiment in one cell.
+func params(list api.Params) string {
+	words := make([]string, 0, len(list))
+	for _, p := range list {
+		words = append(words, p.Key+"="+strings.Trim(string(p.Value), `"`))
+	}
+	return strings.Join(words, " ")
+}
+
+// where says on what an experiment runs or ran.
+func where(e api.Experiment) string {
+	switch {
+	case e.Node == "":
+		return "-"
+	case len(e.GPUs) == 0:
+		return e.Node + " (CPU)"
+	case len(e.GPUs) == 1:
+		return e.Node
+	}
+	return fmt.Sprintf("%s (%d GPUs)", e.Node, len(e.GPUs))
+}
+
+// next prints the command that comes next most often.
+func (p *program) next(format string, args ...any) {
+	if terminal(p.stdout) {
+		fmt.Fprintf(p.stdout, "\n"+format+"\n", args...)
+	}
+}
+
+func word(id uint64) string { return strconv.FormatUint(id, 10) }

@@ -1,0 +1,231 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/term"
+
+	"github.com/deveronica/cvlab/node"
+)
+
+// nodeFlags are the flags of up and join.
+type nodeFlags struct {
+	name, http, mesh, gossip, advertise, clusterName string
+	kitDir, kitCommand                               string
+	labels                                           []string
+	cpuSlots, simGPUs                                int
+	simFile                                          string
+	serverOnly, clientOnly, plainHTTP, verbose       bool
+	withParent                                       bool
+
+	token, tokenFile string // join only
+}
+
+func (f *nodeFlags) define(c *cobra.Command) {
+	flags := c.Flags()
+	flags.StringVar(&f.name, "name", "", "what people call this machine (CVLAB_DEVICE_ID; default: the host name)")
+	flags.StringVar(&f.http, "http", "", "address of the UI and API (default :8000)")
+	flags.StringVar(&f.mesh, "mesh", "", "address for the other nodes, TCP (default :8001)")
+	flags.StringVar(&f.gossip, "gossip", "", "address for gossip, TCP and UDP (default :8002)")
+	flags.StringVar(&f.advertise, "advertise", "", "host the other machines reach this one under (default: found out)")
+	flags.StringArrayVar(&f.labels, "label", nil, "label of this machine, KEY=VALUE; may be repeated")
+	flags.StringVar(&f.kitDir, "kit-dir", "", "checkout of cvlab-kit that runs configs here")
+	flags.StringVar(&f.kitCommand, "kit-command", "", "command that runs configs instead; {kit} and {config} are filled in")
+	flags.IntVar(&f.cpuSlots, "cpu-slots", 0, "experiments without a GPU that run here at once (default: a quarter of the cores)")
+	flags.IntVar(&f.simGPUs, "sim-gpus", 0, "pretend to have this many GPUs, for tests and demonstrations")
+	flags.StringVar(&f.simFile, "sim-file", "", "file that describes the pretended GPUs; read again every second")
+	flags.BoolVar(&f.serverOnly, "server-only", false, "vote and serve, but run no experiments")
+	flags.BoolVar(&f.serverOnly, "no-exec", false, "the same as --server-only")
+	flags.BoolVar(&f.clientOnly, "client-only", false, "run experiments, but serve no pages")
+	flags.BoolVar(&f.clientOnly, "no-ui", false, "the same as --client-only")
+	flags.BoolVar(&f.plainHTTP, "plain-http", false, "let other machines use HTTP without TLS; tokens then cross the network in the clear")
+	flags.BoolVarP(&f.verbose, "verbose", "v", false, "log what is of interest to developers")
+	flags.BoolVar(&f.withParent, "end-with-parent", false, "end when the process that started this one is gone")
+	_ = flags.MarkHidden("end-with-parent")
+}
+
+func (p *program) upCommand() *cobra.Command {
+	f := &nodeFlags{}
+	c := &cobra.Command{
+		Use:   "up",
+		Short: "Run this machine's node; a fresh data directory founds a cluster of one",
+		Args:  exactly(0, "no argument; to join a cluster: cvlab join HOST"),
+		RunE:  func(cmd *cobra.Command, _ []string) error { return p.runNode(cmd.Context(), f, "") },
+	}
+	f.define(c)
+	c.Flags().StringVar(&f.clusterName, "cluster-name", "", "name of the cluster to found (default: this machine's name)")
+	return c
+}
+
+func (p *program) joinCommand() *cobra.Command {
+	f := &nodeFlags{}
+	c := &cobra.Command{
+		Use:   "join PEER",
+		Short: "Run this machine's node as a member of PEER's cluster (host or host:port)",
+		Long: `join runs this machine's node as a member of PEER's cluster. The first time it needs a join token, which any member
+prints with "cvlab token create --join". Give it by --token-file, CVLAB_JOIN_TOKEN or at the prompt; --token works too, but
+other users of this machine can see it there. Once admitted, later starts need none.`,
+		Args: exactly(1, "one PEER: the host, or host:port, of any member"),
+		RunE: func(cmd *cobra.Command, args []string) error { return p.runNode(cmd.Context(), f, args[0]) },
+	}
+	f.define(c)
+	c.Flags().StringVar(&f.token, "token", "", "join token")
+	c.Flags().StringVar(&f.tokenFile, "token-file", "", "file that holds the join token")
+	return c
+}
+
+func (p *program) runNode(ctx context.Context, f *nodeFlags, peer string) error {
+	o, err := p.nodeOptions(f, peer)
+	if err != nil {
+		return err
+	}
+	if peer != "" && !node.Admitted(o.DataDir) {
+		if o.JoinToken, err = p.joinToken(f); err != nil {
+			return err
+		}
+	}
+	n, err := node.New(ctx, o)
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return n.Run(ctx) })
+	g.Go(func() error { return p.welcome(ctx, n) })
+	if f.withParent {
+		g.Go(func() error { return endWithParent(ctx) })
+	}
+	if err := g.Wait(); err != nil && !errors.Is(err, errParentGone) {
+		return err
+	}
+	return nil
+}
+
+func (p *program) nodeOptions(f *nodeFlags, peer string) (node.Options, error) {
+	s, err := loadSettings()
+	if err != nil {
+		return node.Options{}, err
+	}
+	labels, err := pairs("label", f.labels)
+	if err != nil {
+		return node.Options{}, err
+	}
+	if labels == nil {
+		labels = s.Labels
+	}
+	dir, _ := p.dataDir(s)
+	level := slog.LevelInfo
+	if f.verbose {
+		level = slog.LevelDebug
+	}
+	o := node.Options{
+		DataDir: dir, Name: first(f.name, os.Getenv("CVLAB_DEVICE_ID"), s.DeviceID),
+		HTTP: first(f.http, s.HTTP), Mesh: first(f.mesh, s.Mesh), Gossip: first(f.gossip, s.Gossip),
+		Advertise: first(f.advertise, s.Advertise), ClusterName: f.clusterName, Join: peer, Labels: labels,
+		CPUSlots: max(f.cpuSlots, 0), SimulatedGPUs: f.simGPUs, SimulatedFile: f.simFile,
+		NoExec: f.serverOnly, NoUI: f.clientOnly, PlainHTTP: f.plainHTTP, Version: version(),
+		Logger: slog.New(slog.NewTextHandler(p.stderr, &slog.HandlerOptions{Level: level})),
+	}
+	if o.CPUSlots == 0 {
+		o.CPUSlots = s.CPUSlots
+	}
+	if o.Kit.Dir = first(f.kitDir, s.Kit.Dir); o.Kit.Dir != "" {
+		if o.Kit.Dir, err = filepath.Abs(o.Kit.Dir); err != nil {
+			return o, fmt.Errorf("--kit-dir: %w", err)
+		}
+		if _, err := os.Stat(filepath.Join(o.Kit.Dir, "main.py")); err != nil && f.kitCommand == "" && s.Kit.Command == "" {
+			return o, usage("--kit-dir %s: there is no main.py in it; clone cvlab-kit there first", o.Kit.Dir)
+		}
+	}
+	o.Kit.Command = strings.Fields(first(f.kitCommand, s.Kit.Command))
+	if len(o.Kit.Command) > 0 && o.Kit.Command[0] == "cvlab" {
+		// This program, even where it is not on the PATH of a job.
+		if o.Kit.Command[0], err = os.Executable(); err != nil {
+			return o, fmt.Errorf("--kit-command: %w", err)
+		}
+	}
+	return o, nil
+}
+
+// joinToken finds the token for the first join.
+func (p *program) joinToken(f *nodeFlags) (string, error) {
+	if f.token != "" {
+		return f.token, nil
+	}
+	if f.tokenFile != "" {
+		text, err := os.ReadFile(f.tokenFile)
+		if err != nil {
+			return "", fmt.Errorf("read the join token: %w", err)
+		}
+		return strings.TrimSpace(string(text)), nil
+	}
+	if t := os.Getenv("CVLAB_JOIN_TOKEN"); t != "" {
+		return t, nil
+	}
+	return p.askToken()
+}
+
+func (p *program) askToken() (string, error) {
+	f, ok := p.stdin.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return "", usage("joining needs a token the first time: run \"cvlab token create --join\" on a member, then give it by --token-file FILE or CVLAB_JOIN_TOKEN (%w)", errNoTerminal)
+	}
+	fmt.Fprint(p.stderr, "Join token (from \"cvlab token create --join\" on a member): ")
+	line, err := bufio.NewReader(f).ReadString('\n')
+	if err != nil {
+		return "", fmt.Errorf("read the join token: %w", err)
+	}
+	return strings.TrimSpace(line), nil
+}
+
+// welcome prints what a person wants to know once the node answers.
+func (p *program) welcome(ctx context.Context, n *node.Node) error {
+	w, err := n.Welcome(ctx)
+	if err != nil {
+		return nil // the node ends before it was ready, and says why itself
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "\ncluster  %s\nnode     %s\n", w.Cluster, w.Node)
+	fmt.Fprintf(&b, "GPUs     %s\n", w.GPUs)
+	fmt.Fprintf(&b, "open     %s\n         (signs you in once, within 15 minutes)\n", w.LoginURL)
+	if w.JoinToken != "" {
+		_, port, _ := net.SplitHostPort(w.Mesh)
+		peer := w.Mesh
+		if port == "8001" {
+			peer = strings.TrimSuffix(w.Mesh, ":8001")
+		}
+		fmt.Fprintf(&b, "add a machine, there (one use, one hour):\n         CVLAB_JOIN_TOKEN=%s cvlab join %s\n", w.JoinToken, peer)
+	}
+	b.WriteString("submit   cvlab run config.yaml\n\n")
+	_, err = fmt.Fprint(p.stdout, b.String())
+	return err
+}
+
+var errParentGone = errors.New("the parent process is gone")
+
+// endWithParent returns errParentGone when another process than the one that started this one is its parent.
+func endWithParent(ctx context.Context) error {
+	parent := os.Getppid()
+	tick := time.NewTicker(500 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			if os.Getppid() != parent {
+				return errParentGone
+			}
+		}
+	}
+}

@@ -1,0 +1,124 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/deveronica/cvlab/cluster"
+	"github.com/deveronica/cvlab/fsm"
+	"github.com/deveronica/cvlab/ui/api"
+)
+
+// clusterView is the seat as the API needs it.
+type clusterView struct {
+	*cluster.Seat
+	name string // this node's own
+}
+
+// Age implements api.Cluster. A replica that never heard a leader is as old as anything.
+func (c *clusterView) Age() time.Duration {
+	if d := c.Stats().LastContact; d >= 0 {
+		return d
+	}
+	return 24 * time.Hour
+}
+
+// Status implements api.Cluster.
+func (c *clusterView) Status(context.Context) api.ClusterStatus {
+	v, stats := c.State().View(), c.Stats()
+	_, _, epoch := v.Cluster()
+	s := api.ClusterStatus{
+		ID: c.ClusterID(), Name: c.Name(), Epoch: epoch, Term: stats.Term, Index: v.Index(),
+		Answered: api.NodeRef{ID: c.ID(), Name: c.name}, Nodes: []api.ClusterNode{},
+	}
+	var voters, alive []string
+	for _, m := range c.Members() {
+		n := v.Node(m.ID)
+		if n == nil || !m.Registered {
+			continue
+		}
+		if m.ID == c.ID() {
+			s.Answered.Name = n.Name
+		}
+		s.Nodes = append(s.Nodes, clusterNode(m, n))
+		if m.Role == cluster.RoleVoter {
+			voters = append(voters, n.Name)
+			if m.Alive == cluster.Alive {
+				alive = append(alive, n.Name)
+			}
+		}
+	}
+	s.Voters = len(voters)
+	s.Tolerates = max(0, len(alive)-(len(voters)/2+1))
+	if id, known := c.Leader(); known {
+		s.Leader = &api.NodeRef{ID: id}
+		if n := v.Node(id); n != nil {
+			s.Leader.Name = n.Name
+		}
+	}
+	s.Note = outlook(voters, alive, len(s.Nodes))
+	return s
+}
+
+func clusterNode(m cluster.Member, n *fsm.Node) api.ClusterNode {
+	role := "learner"
+	switch {
+	case m.Leader:
+		role = "leader"
+	case m.Role == cluster.RoleVoter:
+		role = "voter"
+	}
+	c := api.ClusterNode{
+		ID: m.ID, Name: n.Name, Role: role, State: m.Alive, Version: n.Version, HTTP: n.HTTP, Mesh: n.Mesh, Gossip: n.Gossip,
+		NoExec: n.NoExec, NoUI: n.NoUI, Draining: n.Draining, GPUs: len(n.GPUs), JoinedAt: n.JoinedAt,
+	}
+	if m.LastHeard >= 0 {
+		heard := m.LastHeard.Seconds()
+		c.LastHeard = &heard
+	}
+	return c
+}
+
+// outlook says in one sentence what one more dead machine would cost.
+func outlook(voters, alive []string, nodes int) string {
+	majority := len(voters)/2 + 1
+	switch spare := len(alive) - majority; {
+	case len(voters) == 0:
+		return "nobody votes yet"
+	case len(alive) < majority:
+		return fmt.Sprintf("only %d of %d voters answer (%s); nothing can be changed until %d do", len(alive), len(voters), names(alive), majority)
+	case len(voters) == 1 && nodes == 1:
+		return "this one machine holds the queue; add two more and any one of them may die"
+	case len(voters) == 1:
+		return fmt.Sprintf("%s alone decides; while it is away nothing can be changed, and running experiments go on. With three machines any one may die", voters[0])
+	case spare == 0:
+		return fmt.Sprintf("%d of %d voters answer; if one more dies, nothing can be changed until it is back, and running experiments go on", len(alive), len(voters))
+	case spare == 1:
+		return "any one machine may die and nothing is lost"
+	default:
+		return fmt.Sprintf("any %d machines may die and nothing is lost", spare)
+	}
+}
+
+func names(list []string) string {
+	if len(list) == 0 {
+		return "none"
+	}
+	return strings.Join(list, ", ")
+}
+
+// joins makes join tokens for the API.
+type joins struct {
+	seat *cluster.Seat
+}
+
+// CreateJoinToken implements api.Joins.
+func (j *joins) CreateJoinToken(ctx context.Context, by string, uses int, ttl time.Duration) (string, *fsm.Access, error) {
+	token, access, err := j.seat.CreateJoinToken(ctx, by, uses, ttl)
+	if err != nil {
+		return "", nil, err
+	}
+	return token.String(), access, nil
+}

@@ -1,0 +1,107 @@
+package node
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/deveronica/cvlab/cluster"
+	"github.com/deveronica/cvlab/fsm"
+	"github.com/deveronica/cvlab/fsm/sched"
+	"github.com/deveronica/cvlab/node/gpu"
+)
+
+// beaconer tells the others how this machine feels: the leader once a second and at once when something changed, all
+// others by gossip when something changed.
+type beaconer struct {
+	seat    teller
+	monitor measurer
+	held    func(uuid string) bool
+	logger  *slog.Logger
+}
+
+type teller interface {
+	SendBeacon(payload []byte)
+	Publish(payload []byte)
+	LeaderChanged() <-chan struct{}
+}
+
+type measurer interface {
+	Reading() gpu.Reading
+	Changed() <-chan struct{}
+}
+
+// Run sends until ctx ends.
+func (b *beaconer) Run(ctx context.Context) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	publish := true
+	for n := 0; ; n++ {
+		changed, leader := b.monitor.Changed(), b.seat.LeaderChanged()
+		payload, err := newBeacon(b.monitor.Reading(), b.held).encode()
+		if err != nil {
+			b.logger.ErrorContext(ctx, "no beacon was sent", "error", err)
+		} else {
+			b.seat.SendBeacon(payload)
+			// Every now and then also to all, so that a page served while there is no leader shows figures of this minute.
+			if publish || n%publishEvery == 0 {
+				b.seat.Publish(payload)
+			}
+		}
+		publish = false
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+			publish = true
+		case <-leader: // a new leader has heard nobody yet
+		case <-tick.C:
+		}
+	}
+}
+
+// publishEvery is in beacons: each costs one gossip broadcast, which a hundred machines can afford every 10 s.
+const publishEvery = 10
+
+// leaderHealth is the leader's view of the machines' health.
+type leaderHealth struct {
+	machines *machines
+	seat     *cluster.Seat
+}
+
+// Health implements leader.Health.
+func (h *leaderHealth) Health() map[string]sched.Health { return h.machines.Health() }
+
+// HealthChanged implements leader.Health.
+func (h *leaderHealth) HealthChanged() <-chan struct{} { return h.seat.HealthChanged() }
+
+// openHere walks the open attempts of this machine, as far as it is known here.
+func (n *Node) openHere(visit func(*fsm.Attempt)) {
+	n.seatMu.Lock()
+	seat := n.seat
+	n.seatMu.Unlock()
+	if seat == nil {
+		return
+	}
+	for a := range seat.State().View().Open(seat.ID()) {
+		visit(a)
+	}
+}
+
+// heldGPUs gives the UUIDs of the cards that experiments of this machine hold.
+func (n *Node) heldGPUs() []string {
+	var held []string
+	n.openHere(func(a *fsm.Attempt) { held = append(held, a.GPUs...) })
+	return held
+}
+
+// holds says whether an experiment of this machine holds the card.
+func (n *Node) holds(uuid string) bool {
+	held := false
+	n.openHere(func(a *fsm.Attempt) {
+		for _, g := range a.GPUs {
+			held = held || g == uuid
+		}
+	})
+	return held
+}

@@ -1,0 +1,104 @@
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os/user"
+	"path/filepath"
+	"time"
+
+	"github.com/deveronica/cvlab/fsm"
+)
+
+// credentials keep the token by which programs of this machine's own account reach their node: whoever can read DATA is
+// trusted, nobody else. The token is made before the node is in any cluster and is granted by a command afterwards.
+type credentials struct {
+	seat  proposer
+	token string
+}
+
+// proposer is the seat as credentials needs it.
+type proposer interface {
+	ID() string
+	State() *fsm.State
+	Propose(ctx context.Context, e fsm.Entry) (fsm.Result, error)
+}
+
+// loadToken reads DATA/token or makes it.
+func loadToken(dataDir string) (string, error) {
+	token, err := ReadToken(dataDir)
+	if err == nil && token != "" {
+		return token, nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	token = "cvu_" + rand.Text() + rand.Text()
+	return token, writeFile(filepath.Join(dataDir, "token"), []byte(token+"\n"), 0o600)
+}
+
+// Run grants the token, and grants it again should somebody revoke it; to lock this machine out, remove the node.
+func (c *credentials) Run(ctx context.Context) error {
+	for {
+		changed := c.seat.State().Changed()
+		if err := c.grant(ctx); err != nil {
+			changed = nil
+		}
+		timer := time.NewTimer(time.Second)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		case <-changed:
+			// A busy queue changes all the time, and one look a second is enough for tokens.
+			select {
+			case <-ctx.Done():
+			case <-timer.C:
+			}
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+func (c *credentials) grant(ctx context.Context) error {
+	v := c.seat.State().View()
+	if v.Node(c.seat.ID()) == nil {
+		return errors.New("not a member yet")
+	}
+	secret := sha256.Sum256([]byte(c.token))
+	id := "node-" + c.seat.ID()[:12]
+	if a := v.AccessByID(id); a != nil && string(a.Secret) == string(secret[:]) {
+		return nil
+	}
+	if v.AccessByID(id) != nil {
+		if _, err := c.seat.Propose(ctx, c.entry(&fsm.Revoke{ID: id})); err != nil {
+			return fmt.Errorf("replace the token of this machine's programs: %w", err)
+		}
+	}
+	a := fsm.Access{ID: id, Kind: fsm.AccessUser, User: account(), Role: fsm.Admin, Secret: secret[:]}
+	r, err := c.seat.Propose(ctx, c.entry(&fsm.Grant{Access: a}))
+	if err == nil && r.Refused() {
+		err = errors.New(r.Message)
+	}
+	if err != nil {
+		return fmt.Errorf("grant the token of this machine's programs: %w", err)
+	}
+	return nil
+}
+
+func (c *credentials) entry(command fsm.Command) fsm.Entry {
+	return fsm.Entry{By: c.seat.ID(), At: time.Now().UTC(), Command: command}
+}
+
+// account is the name under which this machine's own programs act.
+func account() string {
+	if u, err := user.Current(); err == nil && u.Username != "" {
+		return u.Username
+	}
+	return "admin"
+}

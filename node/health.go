@@ -1,0 +1,122 @@
+package node
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/deveronica/cvlab/fsm"
+	"github.com/deveronica/cvlab/fsm/sched"
+	"github.com/deveronica/cvlab/node/gpu"
+)
+
+// beacon is one machine's word on itself, once a second to the leader. Field names are one letter because 8 GPUs should
+// fit one UDP packet of 1,200 bytes; GPUs are named by index, their UUIDs are in the registry.
+type beacon struct {
+	GPUs  []gpuBeacon `json:"g,omitempty"`
+	CPU   float64     `json:"c"`           // percent of all cores
+	Mem   [2]uint64   `json:"m"`           // used, total; MiB
+	Disk  [2]uint64   `json:"d"`           // free, total; MiB
+	Cores int         `json:"n,omitempty"` // number of cores
+}
+
+type gpuBeacon struct {
+	Index   int          `json:"i"`
+	State   gpu.State    `json:"s,omitempty"` // empty: ok
+	Used    uint64       `json:"u"`           // MiB
+	Total   uint64       `json:"t"`           // MiB
+	Use     int          `json:"p"`           // percent
+	Celsius float64      `json:"k,omitempty"`
+	Watt    float64      `json:"w,omitempty"`
+	Foreign []procBeacon `json:"f,omitempty"` // processes that are no experiment's, at most maxForeign
+}
+
+type procBeacon struct {
+	PID  int    `json:"p"`
+	User string `json:"u,omitempty"`
+	Name string `json:"n,omitempty"`
+	Used uint64 `json:"m,omitempty"` // MiB
+}
+
+// maxForeign is how many outside processes of one GPU are told; one is enough to know whom to ask.
+const maxForeign = 2
+
+const mib = 1 << 20
+
+// newBeacon says what was measured. held tells whether an experiment of this machine holds a GPU: what runs on it then
+// is the experiment's, what runs on any other GPU is somebody's who went around the queue, or a leftover.
+func newBeacon(r gpu.Reading, held func(uuid string) bool) beacon {
+	b := beacon{
+		CPU: r.Host.CPU, Cores: r.Host.Cores,
+		Mem:  [2]uint64{r.Host.MemoryUsed / mib, r.Host.MemoryTotal / mib},
+		Disk: [2]uint64{r.Host.DiskFree / mib, r.Host.DiskTotal / mib},
+	}
+	for _, g := range r.GPUs {
+		gb := gpuBeacon{
+			Index: g.Index, State: g.State, Used: g.MemoryUsed / mib, Total: g.MemoryTotal / mib,
+			Use: g.Utilization, Celsius: g.Temperature, Watt: g.Power,
+		}
+		if gb.State == gpu.OK {
+			gb.State = ""
+		}
+		if !held(g.UUID) {
+			for _, p := range g.Processes[:min(len(g.Processes), maxForeign)] {
+				gb.Foreign = append(gb.Foreign, procBeacon{PID: p.PID, User: p.User, Name: p.Name, Used: p.MemoryUsed / mib})
+			}
+		}
+		b.GPUs = append(b.GPUs, gb)
+	}
+	return b
+}
+
+func (b beacon) encode() ([]byte, error) {
+	data, err := json.Marshal(b)
+	if err != nil {
+		return nil, fmt.Errorf("encode beacon: %w", err)
+	}
+	return data, nil
+}
+
+func decodeBeacon(data []byte) (beacon, error) {
+	var b beacon
+	if err := json.Unmarshal(data, &b); err != nil {
+		return beacon{}, fmt.Errorf("decode beacon: %w", err)
+	}
+	return b, nil
+}
+
+// schedHealth puts a beacon into the planner's words, naming GPUs by the UUIDs of the registry.
+func (b beacon) schedHealth(n *fsm.Node, heard time.Duration) sched.Health {
+	h := sched.Health{Node: n.ID, Heard: heard, CPU: b.CPU}
+	for _, g := range n.GPUs {
+		// A card of the inventory that the machine does not speak of is not to be used.
+		gh := sched.GPUHealth{UUID: g.UUID, State: string(gpu.Lost), MemoryTotal: g.Memory}
+		if gb, ok := b.gpu(g.Index); ok {
+			gh = sched.GPUHealth{
+				UUID: g.UUID, State: string(gb.state()), MemoryUsed: gb.Used * mib, MemoryTotal: gb.Total * mib,
+				Utilization: gb.Use, Foreign: len(gb.Foreign) > 0,
+			}
+			if gh.Foreign {
+				gh.ForeignUser = gb.Foreign[0].User
+			}
+		}
+		h.GPUs = append(h.GPUs, gh)
+	}
+	return h
+}
+
+func (b beacon) gpu(index int) (gpuBeacon, bool) {
+	for _, g := range b.GPUs {
+		if g.Index == index {
+			return g, true
+		}
+	}
+	return gpuBeacon{}, false
+}
+
+func (g gpuBeacon) state() gpu.State {
+	if g.State == "" {
+		return gpu.OK
+	}
+	return g.State
+}

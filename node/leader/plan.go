@@ -1,0 +1,110 @@
+package leader
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/deveronica/cvlab/fsm"
+	"github.com/deveronica/cvlab/fsm/sched"
+)
+
+// atOnce is how many assignments are in flight together. They share Raft's group commit, so a sweep that starts on a
+// whole cluster costs a few disk writes instead of one after another.
+const atOnce = 64
+
+// plan makes a plan whenever the facts or the machines' health have changed, and carries it out.
+func (l *Leader) plan(ctx context.Context) error {
+	for {
+		// Both are taken before the inputs are read: a change that comes while planning is seen afterwards.
+		facts, health := l.o.Cluster.State().Changed(), l.o.Health.HealthChanged()
+		p := sched.Make(l.Input(time.Now()))
+		switch changed := l.carryOut(ctx, p); {
+		case changed:
+		case len(p.Assignments)+len(p.Cancels) > 0:
+			// Everything was refused. Even a refused entry wakes whoever watches the facts, so waiting for a change would
+			// not wait at all, and a planner that disagrees with the state machine would fill the log.
+			sleep(ctx, planAtMost, nil, nil)
+		case p.Wake > 0:
+			sleep(ctx, min(planAtLeast, p.Wake), facts, health)
+		default:
+			sleep(ctx, planAtLeast, facts, health)
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+}
+
+// sleep waits for changed facts, for changed health but then at least planAtMost, or for at most wait.
+func sleep(ctx context.Context, wait time.Duration, facts, health <-chan struct{}) {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	soonest := time.NewTimer(min(wait, planAtMost))
+	defer soonest.Stop()
+	early := soonest.C
+	var late <-chan struct{}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-facts:
+			return
+		case <-timer.C:
+			return
+		case <-early:
+			early, late = nil, health
+		case <-late:
+			return
+		}
+	}
+}
+
+// Input gathers what the planner needs.
+func (l *Leader) Input(now time.Time) sched.Input {
+	return sched.Input{View: l.o.Cluster.State().View(), Now: now.UTC(), Health: l.o.Health.Health()}
+}
+
+// carryOut proposes what the plan says and tells whether any fact has changed by it.
+func (l *Leader) carryOut(ctx context.Context, p sched.Plan) bool {
+	var g errgroup.Group
+	g.SetLimit(atOnce)
+	applied := make([]bool, len(p.Assignments)+len(p.Cancels))
+	for i, a := range p.Assignments {
+		g.Go(func() error {
+			applied[i] = l.propose(ctx, &fsm.Assign{Experiment: a.Experiment, Node: a.Node, GPUs: a.GPUs})
+			return nil
+		})
+	}
+	for i, c := range p.Cancels {
+		g.Go(func() error {
+			applied[len(p.Assignments)+i] = l.propose(ctx, &fsm.Cancel{Experiments: []uint64{c.Experiment}, Reason: c.Reason})
+			return nil
+		})
+	}
+	// The functions above give no error: what failed is planned again.
+	_ = g.Wait()
+	for _, ok := range applied {
+		if ok {
+			return true
+		}
+	}
+	return false
+}
+
+func (l *Leader) propose(ctx context.Context, c fsm.Command) bool {
+	r, err := l.o.Cluster.Propose(ctx, fsm.Entry{By: "leader", At: time.Now().UTC(), Command: c})
+	switch {
+	case errors.Is(err, context.Canceled):
+		return false
+	case err != nil:
+		l.o.Logger.Warn("a decision could not be committed; planning again", "command", c.Kind(), "error", err)
+		return false
+	case r.Refused():
+		l.o.Logger.Debug("a decision came too late; planning again", "command", c.Kind(), "why", r.Message)
+		return false
+	}
+	return true
+}
