@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -69,7 +70,30 @@ func testLog(t *testing.T, name string) *slog.Logger {
 	if os.Getenv("CVLAB_TEST_DEBUG") != "" {
 		level = slog.LevelDebug
 	}
-	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: level})).With("machine", name)
+	w := &testWriter{out: t.Output()}
+	t.Cleanup(w.end)
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level})).With("machine", name)
+}
+
+// testWriter falls silent with its test: memberlist's last probe may end after its Shutdown has returned.
+type testWriter struct {
+	mu  sync.Mutex
+	out io.Writer
+}
+
+func (w *testWriter) Write(b []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.out == nil {
+		return len(b), nil
+	}
+	return w.out.Write(b)
+}
+
+func (w *testWriter) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.out = nil
 }
 
 // start switches the machine on and fails the test if the seat does not open.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -115,21 +116,21 @@ func TestThreeMachinesBecomeThreeVotersAndAnyTakesWrites(t *testing.T) {
 }
 
 func TestWritesOnAFollowerDoNotWaitForTheCommitTimer(t *testing.T) {
-	all := lab(t, 2)
-	_, followers := leaderOf(t, all)
-	f := followers[0]
-	f.seat.raft.ReloadableConfig()
-	leader, _ := leaderOf(t, all)
-	// With a commit timer of an hour, a follower hears of a commit only with a later entry.
-	if leader.tuning.Commit > time.Second {
-		t.Fatal("tuning")
-	}
-	submit(t, f, "warm up")
+	// Followers hear of a commit with the next entry, or after this timer.
+	first, second := newMachine(t, "m0"), newMachine(t, "m1")
+	first.tuning.Commit, second.tuning.Commit = 20*time.Second, 20*time.Second
+	first.start(found("lab"))
+	second.start(joining(first.addr, newToken(t, first, 1)))
+	submit(t, second, "warm up")
 	start := time.Now()
 	for range 20 {
-		submit(t, f, "")
+		submit(t, second, "")
 	}
-	t.Logf("20 writes through a follower: %v", time.Since(start))
+	took := time.Since(start)
+	t.Logf("20 writes through a follower: %v", took)
+	if took > 5*time.Second {
+		t.Errorf("20 writes through a follower took %v", took)
+	}
 }
 
 func TestAConfirmedReadSeesEveryEarlierAnswer(t *testing.T) {
@@ -260,5 +261,43 @@ func TestWithoutAMajorityNothingIsClaimed(t *testing.T) {
 	n := submit(t, followers[0], "alone")
 	if again := submit(t, followers[0], "alone"); again != n {
 		t.Errorf("one key made experiments %d and %d", n, again)
+	}
+}
+
+func TestAVoterThatStaysAwayIsReplaced(t *testing.T) {
+	var all []*machine
+	first := newMachine(t, "m0")
+	first.tuning.VoterAway = time.Second
+	first.start(found("lab"))
+	token := newToken(t, first, 3)
+	all = append(all, first)
+	for _, name := range []string{"m1", "m2", "m3"} {
+		m := newMachine(t, name)
+		m.tuning.VoterAway = time.Second
+		m.start(joining(first.addr, token))
+		all = append(all, m)
+	}
+	for _, m := range all {
+		waitVoters(t, m, 3)
+	}
+	leader, followers := leaderOf(t, all)
+	var gone, standby *machine
+	for _, m := range followers {
+		if m.seat.raft.isVoter() {
+			gone = m
+		} else {
+			standby = m
+		}
+	}
+	gone.kill()
+	eventually(t, "the stand-by votes for the absent", func() bool {
+		v := voters(leader.seat.raft.servers())
+		return len(v) == 3 && slices.Contains(v, standby.seat.ID())
+	})
+	submit(t, standby, "a")
+	gone.start(again)
+	submit(t, gone, "back, without a vote")
+	if gone.seat.raft.isVoter() {
+		t.Error("the returned machine kept its vote")
 	}
 }
