@@ -76,6 +76,10 @@ func (r *run) fit(ctx context.Context) error {
 // epoch does what is left of the current epoch, then measures and saves.
 func (r *run) epoch(ctx context.Context) error {
 	n := r.batches()
+	// Before the shuffle and not after it: a checkpoint at batch 0 is taken up by shuffling.
+	if err := r.listen(ctx, 0); err != nil {
+		return err
+	}
 	if r.at.Batch == 0 {
 		order := r.at.Order
 		rand.New(r.source).Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
@@ -84,9 +88,6 @@ func (r *run) epoch(ctx context.Context) error {
 	r.epochBegan = time.Now().Add(-r.pace(r.at.Batch, n))
 	r.draw(n, true)
 	for r.at.Batch < n {
-		if err := r.listen(ctx, 0); err != nil {
-			return err
-		}
 		if err := r.step(); err != nil {
 			return err
 		}
