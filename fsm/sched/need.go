@@ -31,6 +31,8 @@ type needKey struct {
 	// avoid is the ID of a machine to stay away from; strictly means: as long as another one could serve.
 	avoid    string
 	strictly bool
+	// kit is set when cvlab-kit runs it.
+	kit bool
 }
 
 // whereGPU is the key of "where" that is matched against a card's name instead of a label.
@@ -38,7 +40,7 @@ const whereGPU = "gpu"
 
 func (s *survey) keyOf(spec *fsm.Spec) needKey {
 	d := spec.Device
-	k := needKey{node: d.Node, memory: d.Memory, whereText: whereText(spec.Where)}
+	k := needKey{node: d.Node, memory: d.Memory, whereText: whereText(spec.Where), kit: spec.NeedsKit()}
 	switch {
 	case d.Kind == fsm.DeviceGPU:
 		k.gpus = max(1, d.Count)

@@ -39,6 +39,7 @@ type scenarioNode struct {
 	CPU      float64           `json:"cpu"`
 	Labels   map[string]string `json:"labels"`
 	NoExec   bool              `json:"no_exec"`
+	NoKit    bool              `json:"no_kit"`
 	Draining bool              `json:"draining"`
 	Removed  bool              `json:"removed"`
 	Heard    string            `json:"heard"` // "" is just now; "never"
@@ -110,6 +111,7 @@ func (s scenario) join(t *testing.T, w *world, n scenarioNode) {
 	t.Helper()
 	node := gpuNode(n.Name, n.GPUs, n.Model, n.GiB*gib)
 	node.ID, node.CPUSlots, node.Labels, node.NoExec = n.id(), n.CPUSlots, n.Labels, n.NoExec
+	node.Kit = !n.NoKit
 	w.join(node)
 	h := w.health[node.ID]
 	h.CPU = n.CPU

@@ -216,6 +216,8 @@ func (n *need) unfit(m *machine) string {
 		return "is not the node asked for"
 	case m.out != "":
 		return m.out
+	case n.kit && !m.Kit:
+		return "has no cvlab-kit (start its node with --kit-dir)"
 	}
 	for _, key := range sortedKeys(n.where) {
 		want := n.where[key]

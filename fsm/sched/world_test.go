@@ -114,7 +114,7 @@ func (w *world) card(uuid string, change func(*sched.GPUHealth)) {
 }
 
 func gpuNode(name string, gpus int, model string, memory uint64) fsm.Node {
-	n := fsm.Node{ID: name, Name: name, CPUSlots: 2}
+	n := fsm.Node{ID: name, Name: name, CPUSlots: 2, Kit: true}
 	for i := range gpus {
 		n.GPUs = append(n.GPUs, fsm.GPU{UUID: fmt.Sprintf("%s-%d", name, i), Index: i, Name: model, Memory: memory})
 	}
