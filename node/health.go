@@ -87,7 +87,7 @@ func decodeBeacon(data []byte) (beacon, error) {
 
 // schedHealth puts a beacon into the planner's words, naming GPUs by the UUIDs of the registry.
 func (b beacon) schedHealth(n *fsm.Node, heard time.Duration) sched.Health {
-	h := sched.Health{Node: n.ID, Heard: heard, CPU: b.CPU}
+	h := sched.Health{Node: n.ID, Heard: heard, CPU: b.CPU / 100}
 	for _, g := range n.GPUs {
 		// A card of the inventory that the machine does not speak of is not to be used.
 		gh := sched.GPUHealth{UUID: g.UUID, State: string(gpu.Lost), MemoryTotal: g.Memory}

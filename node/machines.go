@@ -64,6 +64,7 @@ func (m *machines) Health() map[string]sched.Health {
 }
 
 func (m *machines) input() sched.Input {
+	// This machine's own clock: a wrong one makes a wrong sentence here, but no wrong decision.
 	return sched.Input{View: m.seat.State().View(), Now: time.Now().UTC(), Health: m.Health()}
 }
 

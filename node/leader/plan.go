@@ -17,10 +17,11 @@ const atOnce = 64
 
 // plan makes a plan whenever the facts or the machines' health have changed, and carries it out.
 func (l *Leader) plan(ctx context.Context) error {
+	var c clock
 	for {
 		// Both are taken before the inputs are read: a change that comes while planning is seen afterwards.
 		facts, health := l.o.Cluster.State().Changed(), l.o.Health.HealthChanged()
-		p := sched.Make(l.Input(time.Now()))
+		p := sched.Make(l.input(&c))
 		switch changed := l.carryOut(ctx, p); {
 		case changed:
 		case len(p.Assignments)+len(p.Cancels) > 0:
@@ -62,9 +63,10 @@ func sleep(ctx context.Context, wait time.Duration, facts, health <-chan struct{
 	}
 }
 
-// Input gathers what the planner needs.
-func (l *Leader) Input(now time.Time) sched.Input {
-	return sched.Input{View: l.o.Cluster.State().View(), Now: now.UTC(), Health: l.o.Health.Health()}
+// input gathers what the planner needs.
+func (l *Leader) input(c *clock) sched.Input {
+	v := l.o.Cluster.State().View()
+	return sched.Input{View: v, Now: c.now(v, time.Now()), Health: l.o.Health.Health()}
 }
 
 // carryOut proposes what the plan says and tells whether any fact has changed by it.
