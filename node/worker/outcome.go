@@ -87,9 +87,9 @@ func reverseLines(b []byte) []byte {
 	return bytes.Join(lines, []byte("\n"))
 }
 
-var escape = regexp.MustCompile(`\x1b\[[0-9;?]*[A-Za-z]`)
+var escape = regexp.MustCompile(`\x1b\[[0-9;:?<=>]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)`)
 
-// stripControl takes terminal colours and other control characters out.
+// stripControl takes terminal colours, titles and other control characters out.
 func stripControl(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' && r != '\t' && r != '\r' || r == 0x7f {

@@ -1,0 +1,225 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"sync"
+
+	"github.com/deveronica/cvlab/executor"
+	"github.com/deveronica/cvlab/executor/supervisor"
+)
+
+// machine pretends to be the executor: records on a disk that survives the worker, and processes that exit on command.
+type machine struct {
+	story *story
+	logs  string // directory of the outputs
+
+	mu       sync.Mutex
+	records  map[string]*record
+	launches map[string]int
+	deaf     int                          // so many stops are not heard
+	stops    int                          // stops asked for
+	launch   func(token string) error     // decides a launch, before it happens
+	prepare  func(job executor.Job) error // decides a record, before it is written
+}
+
+type record struct {
+	job      executor.Job
+	state    executor.State
+	settled  bool
+	alive    bool // of a quarantined one: somebody stands over it
+	exit     executor.Exit
+	ended    chan struct{}
+	stopped  string // why it was asked to stop
+	obedient bool   // it ends when it is asked to
+}
+
+func newMachine(s *story, logs string) *machine {
+	return &machine{story: s, logs: logs, records: map[string]*record{}, launches: map[string]int{}}
+}
+
+// Prepare implements Processes.
+func (m *machine) Prepare(_ context.Context, job executor.Job) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.prepare != nil {
+		if err := m.prepare(job); err != nil {
+			return err
+		}
+	}
+	if r := m.records[job.Token]; r != nil {
+		if r.settled {
+			return executor.ErrTombstone
+		}
+		return executor.ErrExists
+	}
+	for token, r := range m.records {
+		if r.job.Experiment == job.Experiment && !r.settled && r.state <= executor.Running {
+			return fmt.Errorf("%w: %s", executor.ErrBusy, token)
+		}
+	}
+	m.records[job.Token] = &record{job: job, state: executor.Prepared, ended: make(chan struct{}), obedient: true}
+	m.story.tell("prepared")
+	return nil
+}
+
+// Launch implements Processes.
+func (m *machine) Launch(_ context.Context, token string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r := m.records[token]
+	switch {
+	case r == nil:
+		return executor.ErrUnknown
+	case r.settled:
+		return executor.ErrTombstone
+	case r.state != executor.Prepared:
+		return executor.ErrState
+	}
+	if m.launch != nil {
+		if err := m.launch(token); err != nil {
+			return err
+		}
+	}
+	m.runLocked(token)
+	return nil
+}
+
+func (m *machine) runLocked(token string) {
+	m.records[token].state = executor.Running
+	m.launches[token]++
+	m.story.tell("launched")
+}
+
+// Wait implements Processes.
+func (m *machine) Wait(ctx context.Context, token string) (executor.Exit, error) {
+	m.mu.Lock()
+	r := m.records[token]
+	m.mu.Unlock()
+	if r == nil {
+		return executor.Exit{}, executor.ErrUnknown
+	}
+	select {
+	case <-ctx.Done():
+		return executor.Exit{}, ctx.Err()
+	case <-r.ended:
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return r.exit, nil
+}
+
+// Stop implements Processes.
+func (m *machine) Stop(_ context.Context, token, why string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.stops++
+	r := m.records[token]
+	if r == nil {
+		return executor.ErrUnknown
+	}
+	if m.deaf > 0 {
+		m.deaf--
+		return fmt.Errorf("ask the supervisor: no answer")
+	}
+	m.story.tell("stopped")
+	r.stopped = why
+	if r.state == executor.Running && r.obedient {
+		m.exitLocked(token, executor.Exit{Reason: supervisor.ReasonStopped, Code: 143, Signal: 15, Message: why})
+	}
+	return nil
+}
+
+// exit ends a running job.
+func (m *machine) exit(token string, x executor.Exit) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.exitLocked(token, x)
+}
+
+func (m *machine) exitLocked(token string, x executor.Exit) {
+	r := m.records[token]
+	r.state, r.exit = executor.Ended, x
+	if x.Reason == supervisor.ReasonLost {
+		r.state = executor.Lost
+	}
+	m.story.tell("exited")
+	close(r.ended)
+}
+
+// Forget implements Records.
+func (m *machine) Forget(_ context.Context, token string) error {
+	return m.settle(token, "forgotten", func(s executor.State) bool { return s == executor.Ended || s == executor.Lost })
+}
+
+// Discard implements Records.
+func (m *machine) Discard(_ context.Context, token string) error {
+	return m.settle(token, "discarded", func(s executor.State) bool { return s == executor.Prepared })
+}
+
+func (m *machine) settle(token, word string, may func(executor.State) bool) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r := m.records[token]
+	switch {
+	case r == nil:
+		return executor.ErrUnknown
+	case r.settled:
+		return nil
+	case !may(r.state):
+		return executor.ErrState
+	}
+	r.settled = true
+	m.story.tell("%s", word)
+	return nil
+}
+
+// LogPath implements Records.
+func (m *machine) LogPath(token string) string { return filepath.Join(m.logs, token+".log") }
+
+// Occupied implements Records.
+func (m *machine) Occupied(token string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r := m.records[token]
+	return r != nil && r.alive
+}
+
+// recover says what a daemon that starts now finds.
+func (m *machine) recover() []executor.Found {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var found []executor.Found
+	for token, r := range m.records {
+		if !r.settled {
+			found = append(found, executor.Found{
+				Token: token, Experiment: r.job.Experiment, Attempt: r.job.Attempt, BootID: r.job.BootID,
+				State: r.state, Exit: r.exit, Alive: r.alive,
+			})
+		}
+	}
+	return found
+}
+
+func (m *machine) launched(token string) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.launches[token]
+}
+
+func (m *machine) state(token string) (state executor.State, settled bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if r := m.records[token]; r != nil {
+		return r.state, r.settled
+	}
+	return -1, false
+}
+
+// change does something to the machine that no worker sees.
+func (m *machine) change(do func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	do()
+}
