@@ -63,6 +63,7 @@ type barriers struct {
 	commit func() error
 
 	mu      sync.Mutex
+	closed  bool
 	running bool
 	next    *round
 	wg      sync.WaitGroup
@@ -77,6 +78,11 @@ type round struct {
 func (b *barriers) join() *round {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.closed {
+		r := &round{done: make(chan struct{}), err: ErrStopped}
+		close(r.done)
+		return r
+	}
 	if b.next == nil {
 		b.next = &round{done: make(chan struct{})}
 	}
@@ -85,6 +91,14 @@ func (b *barriers) join() *round {
 		b.wg.Go(b.run)
 	}
 	return b.next
+}
+
+// close starts no more rounds and waits for those under way.
+func (b *barriers) close() {
+	b.mu.Lock()
+	b.closed = true
+	b.mu.Unlock()
+	b.wg.Wait()
 }
 
 func (b *barriers) run() {

@@ -29,8 +29,7 @@ type consensus struct {
 	// leaders tells that the known leader may have changed.
 	leaders  chan raft.Observation
 	observer *raft.Observer
-	// waits holds the goroutines that wait for futures; see close.
-	waits  sync.WaitGroup
+	waits  waits
 	closed chan struct{}
 }
 
@@ -161,7 +160,9 @@ func (c *consensus) handOver(ctx context.Context) error {
 // await waits for a future, but not beyond ctx or the end of the seat.
 func (c *consensus) await(ctx context.Context, f raft.Future) error {
 	done := make(chan error, 1)
-	c.waits.Go(func() { done <- f.Error() })
+	if !c.waits.start(func() { done <- f.Error() }) {
+		return fmt.Errorf("%w: %w", errUndecided, raft.ErrRaftShutdown)
+	}
 	select {
 	case err := <-done:
 		return err
@@ -193,22 +194,59 @@ func (c *consensus) isVoter() bool {
 	return slices.Contains(voters(c.servers()), c.id)
 }
 
+// waits are the goroutines that wait for futures of raft, which know no context.
+type waits struct {
+	mu     sync.Mutex
+	n      int
+	closed bool
+	idle   chan struct{} // made by settle, closed when n comes to 0
+	group  sync.WaitGroup
+}
+
+// start runs f, unless settle was called.
+func (w *waits) start(f func()) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return false
+	}
+	w.n++
+	w.group.Go(func() {
+		defer w.end()
+		f()
+	})
+	return true
+}
+
+func (w *waits) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.n--; w.n == 0 && w.closed {
+		close(w.idle)
+	}
+}
+
+// settle starts no more and waits for those that run, but not for ever.
+func (w *waits) settle(limit time.Duration) {
+	w.mu.Lock()
+	w.closed, w.idle = true, make(chan struct{})
+	if w.n == 0 {
+		close(w.idle)
+	}
+	w.mu.Unlock()
+	select {
+	case <-w.idle:
+	case <-time.After(limit):
+	}
+}
+
 // settleLimit is how long a closing seat waits for what is under way.
 const settleLimit = 500 * time.Millisecond
 
 // close stops raft, then the wire under it, then the log. Raft forgets futures that are on their way to the facts when it
 // shuts down, and who waits for one would wait for ever; so those are let through first.
 func (c *consensus) close() error {
-	settled := make(chan struct{})
-	var watch sync.WaitGroup
-	watch.Go(func() {
-		c.waits.Wait()
-		close(settled)
-	})
-	select {
-	case <-settled:
-	case <-time.After(settleLimit):
-	}
+	c.waits.settle(settleLimit)
 	c.DeregisterObserver(c.observer)
 	stopped := c.Shutdown()
 	// Replication may wait up to Tuning.RPC for a peer that is gone; without its connections it ends at once.

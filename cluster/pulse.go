@@ -26,7 +26,7 @@ func (s *Seat) keepPulse(ctx context.Context) error {
 	for {
 		news := s.leader.changed()
 		leader, known := s.Leader()
-		if known && leader != s.id && s.raft.isVoter() {
+		if known && leader != s.id && s.mayVoteSoon() {
 			s.holdPulse(ctx, leader, news)
 		}
 		select {
@@ -38,8 +38,15 @@ func (s *Seat) keepPulse(ctx context.Context) error {
 	}
 }
 
+// mayVoteSoon says whether this node keeps a pulse. Nothing tells a server that it was made a voter, so in a small
+// cluster the stand-bys keep one too; in a large one the leader need not carry a connection for each machine.
+func (s *Seat) mayVoteSoon() bool {
+	return len(s.raft.servers()) <= 2*maxVoters || s.raft.isVoter()
+}
+
 // holdPulse returns when the connection has ended, or there is news of the leader.
 func (s *Seat) holdPulse(ctx context.Context, leader string, news <-chan struct{}) {
+	term := s.raft.CurrentTerm()
 	conn, err := s.dialPulse(ctx, leader)
 	for err == nil {
 		if !waitClosed(ctx, conn, news) {
@@ -48,7 +55,7 @@ func (s *Seat) holdPulse(ctx context.Context, leader string, news <-chan struct{
 		conn, err = s.dialPulse(ctx, leader)
 	}
 	if refused(err) {
-		s.succeed(ctx, leader)
+		s.succeed(ctx, leader, term)
 	}
 }
 
@@ -80,8 +87,9 @@ func waitClosed(ctx context.Context, conn net.Conn, news <-chan struct{}) bool {
 	}
 }
 
-// succeed stands for election in this voter's turn, unless somebody else leads by then.
-func (s *Seat) succeed(ctx context.Context, gone string) {
+// succeed stands for election in this voter's turn, unless by then somebody else leads or stands: two who stand at once
+// split the votes, and then the timers decide after all.
+func (s *Seat) succeed(ctx context.Context, gone string, term uint64) {
 	turn, ok := turnOf(s.id, gone, voters(s.raft.servers()))
 	if !ok {
 		return
@@ -91,7 +99,10 @@ func (s *Seat) succeed(ctx context.Context, gone string) {
 	case <-ctx.Done():
 		return
 	}
-	if now, known := s.Leader(); known && now != gone || s.raft.State() != raft.Follower || !s.raft.isVoter() {
+	if now, known := s.Leader(); known && now != gone || s.raft.CurrentTerm() != term {
+		return
+	}
+	if s.raft.State() != raft.Follower || !s.raft.isVoter() {
 		return
 	}
 	s.log.Info("the leader's process is gone; standing for election", "leader", gone)

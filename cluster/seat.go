@@ -232,7 +232,7 @@ func (s *Seat) Close() error {
 		if s.raft != nil {
 			errs = append(errs, s.raft.close())
 		}
-		s.barriers.wg.Wait()
+		s.barriers.close()
 		s.closeErr = errors.Join(errs...)
 	})
 	return s.closeErr
