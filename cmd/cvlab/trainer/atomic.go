@@ -8,7 +8,7 @@ import (
 )
 
 // writeFile puts data at path so that a reader, or a machine that loses power, sees the old content or the new one and nothing
-// between. The unfinished file has a dot in front of its name, which no mirror and no reader takes for a result.
+// between. The unfinished file is called .NAME.part, so that nobody takes it for a result.
 func writeFile(path string, data []byte) (err error) {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o755); err != nil {

@@ -144,8 +144,11 @@ func TestStoreKeepsTheNewestAndTheBest(t *testing.T) {
 		t.Errorf("after five epochs (-want +got):\n%s", diff)
 	}
 	other := filepath.Join(dir, "notes.txt")
-	if err := os.WriteFile(other, nil, 0o600); err != nil {
-		t.Fatal(err)
+	half := filepath.Join(dir, ".epoch_0005_batch_0030.ckpt.part") // of a process that was killed
+	for _, path := range []string{other, half} {
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	save(t, dir, sample(5, 12, curve[:5]...))
 	save(t, dir, sample(5, 20, curve[:5]...))

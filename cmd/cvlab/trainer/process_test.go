@@ -28,7 +28,7 @@ func start(t *testing.T, dir string, env []string, args ...string) *child {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	t.Cleanup(cancel)
 	c := &child{Cmd: exec.CommandContext(ctx, self, append([]string{"example"}, args...)...)}
 	c.Dir, c.Stderr = dir, &c.stderr

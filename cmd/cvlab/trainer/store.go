@@ -59,8 +59,7 @@ func listStored(dir string) ([]stored, error) {
 	return out, nil
 }
 
-// saveCheckpoint writes c into dir, then removes what nobody needs any more: all but the newest and the best, and those of a
-// later position, which belong to a run that this one has replaced. Nothing is removed before the new one is on the disk.
+// saveCheckpoint writes c into dir and then prunes it. Nothing is removed before the new one is on the disk.
 func saveCheckpoint(dir string, c checkpoint) (path string, err error) {
 	data, err := c.encode()
 	if err != nil {
@@ -71,22 +70,38 @@ func saveCheckpoint(dir string, c checkpoint) (path string, err error) {
 	if err := writeFile(path, data); err != nil {
 		return "", err
 	}
-	list, err := listStored(dir)
-	if err != nil {
+	if err := prune(dir, c.At, now); err != nil {
 		return "", err
 	}
-	best := storedAt(position{Epoch: bestStep(c.At.History)}).name
+	return path, nil
+}
+
+// prune removes what nobody needs any more: all but the newest and the best, and those of a later position, which belong to a
+// run that this one has replaced.
+func prune(dir string, at position, now stored) error {
+	list, err := listStored(dir)
+	if err != nil {
+		return err
+	}
+	best := storedAt(position{Epoch: bestStep(at.History)}).name
 	older := slices.DeleteFunc(slices.Clone(list), func(s stored) bool { return s.compare(now) > 0 })
 	keep := older[max(0, len(older)-keepNewest):]
+	// What a killed process has left half written has no other owner.
+	gone, err := filepath.Glob(filepath.Join(dir, ".epoch_*.ckpt.part"))
+	if err != nil {
+		return fmt.Errorf("list unfinished checkpoints: %w", err)
+	}
 	for _, s := range list {
-		if s.name == best || slices.Contains(keep, s) {
-			continue
-		}
-		if err := os.Remove(filepath.Join(dir, s.name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return "", fmt.Errorf("remove an old checkpoint: %w", err)
+		if s.name != best && !slices.Contains(keep, s) {
+			gone = append(gone, filepath.Join(dir, s.name))
 		}
 	}
-	return path, nil
+	for _, path := range gone {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove an old checkpoint: %w", err)
+		}
+	}
+	return nil
 }
 
 // loadCheckpoint reads a checkpoint file, or the newest undamaged one of a directory. Each damaged one that is passed over
