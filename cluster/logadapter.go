@@ -21,7 +21,24 @@ type raftLog struct {
 
 func newRaftLog(l *slog.Logger) hclog.Logger { return &raftLog{slog: l, name: "raft"} }
 
-func (l *raftLog) level(level hclog.Level) slog.Level {
+// repeated are the beginnings of what raft says about a peer that is switched off, at ERROR, several times a second for as
+// long as it is off. Members and its own report say it once.
+func repeated(msg string) bool {
+	for _, begin := range []string{
+		"failed to heartbeat to", "failed to appendEntries to", "failed to make request", "failed to contact",
+		"failed to decode incoming command", "appendEntries rejected, sending older logs", "failed to get previous log",
+	} {
+		if strings.HasPrefix(msg, begin) {
+			return true
+		}
+	}
+	return false
+}
+
+func (l *raftLog) level(level hclog.Level, msg string) slog.Level {
+	if repeated(msg) {
+		return slog.LevelDebug
+	}
 	switch level {
 	case hclog.Error:
 		return slog.LevelError
@@ -33,7 +50,7 @@ func (l *raftLog) level(level hclog.Level) slog.Level {
 }
 
 func (l *raftLog) Log(level hclog.Level, msg string, args ...any) {
-	rank := l.level(level)
+	rank := l.level(level, msg)
 	if level == hclog.Off || !l.slog.Enabled(context.Background(), rank) {
 		return
 	}
