@@ -76,7 +76,7 @@ func NewClient(o ClientOptions) (*Client, error) {
 }
 
 func newEndpoint(s Address, use *http.Client) (endpoint, error) {
-	text := strings.TrimRight(s.URL, "/")
+	text := s.URL
 	if !strings.Contains(text, "://") {
 		text = "http://" + text
 	}
@@ -87,7 +87,7 @@ func newEndpoint(s Address, use *http.Client) (endpoint, error) {
 	if s.Fingerprint != "" && u.Scheme == "http" && !isLoopback(u.Hostname()) {
 		u.Scheme = "https" // the token must not travel in the clear when there is a way to know the other end
 	}
-	base := &url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}
+	base := &url.URL{Scheme: u.Scheme, Host: u.Host, Path: strings.TrimRight(u.Path, "/")}
 	if use != nil {
 		return endpoint{base: base, http: use}, nil
 	}

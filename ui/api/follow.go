@@ -125,8 +125,10 @@ func (c *Client) Events(ctx context.Context, lastID uint64, fn func(Event) error
 		q.lastID = strconv.FormatUint(lastID, 10)
 	}
 	return c.stream(ctx, q, func(e rawEvent) error {
-		id, _ := strconv.ParseUint(e.id, 10, 64)
-		return fn(Event{ID: id, Type: e.name, Data: e.data})
+		if id, err := strconv.ParseUint(e.id, 10, 64); err == nil {
+			lastID = id // an event without an ID leaves the reader where it was
+		}
+		return fn(Event{ID: lastID, Type: e.name, Data: e.data})
 	})
 }
 

@@ -193,8 +193,9 @@ type Preview struct {
 type PreviewItem struct {
 	Ordinal int    `json:"ordinal"` // from 0
 	Params  Params `json:"params"`
-	// Config is the text that would be handed on.
-	Config string `json:"config"`
+	// Config is the text that would be handed on; Command what would be started, empty where cvlab-kit runs.
+	Config  string   `json:"config"`
+	Command []string `json:"command"`
 }
 
 // Problem is one error or warning at a place of a config; Line and Column count from 1, 0 when there is no place.

@@ -1,0 +1,206 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/deveronica/cvlab/fsm"
+)
+
+// when gives a time for JSON, null for none.
+func when(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
+
+// list gives a slice for JSON that is never null.
+func list[T any](s []T) []T {
+	if s == nil {
+		return []T{}
+	}
+	return s
+}
+
+// shower turns facts into what people see; it holds one view, so that an answer is consistent in itself.
+type shower struct {
+	view    fsm.View
+	names   map[string]string     // of nodes, by ID
+	batches map[uint64]*fsm.Batch // of 10,000 experiments, most share one
+}
+
+func newShower(v fsm.View) *shower {
+	return &shower{view: v, names: map[string]string{}, batches: map[uint64]*fsm.Batch{}}
+}
+
+func (s *shower) nodeName(id string) string {
+	name, known := s.names[id]
+	if !known {
+		if n := s.view.Node(id); n != nil {
+			name = n.Name
+		}
+		s.names[id] = name
+	}
+	return name
+}
+
+func (s *shower) batch(id uint64) *fsm.Batch {
+	b, known := s.batches[id]
+	if !known {
+		if b = s.view.Batch(id); b == nil {
+			b = &fsm.Batch{ID: id, Count: 1}
+		}
+		s.batches[id] = b
+	}
+	return b
+}
+
+// experiment shows one experiment; its reason is filled in by reasons.
+func (s *shower) experiment(e *fsm.Experiment) Experiment {
+	b := s.batch(e.Batch)
+	x := Experiment{
+		ID: e.ID, Name: e.Name, Project: e.Project, User: e.User, Status: e.Status, Priority: e.Priority,
+		Params: Params(b.Spec.Params(e.Ordinal)), GPUs: []string{}, Attempt: e.Attempts,
+		ExitCode: e.ExitCode, Class: e.Class, Message: e.Message, Cancelling: e.Cancelling, Tags: list(e.Tags),
+		CreatedAt: e.CreatedAt, StartedAt: when(e.StartedAt), EndedAt: when(e.EndedAt), Index: e.ModifyIndex,
+	}
+	if b.Count > 1 {
+		x.Sweep = &b.ID
+	}
+	if e.Status == fsm.Held {
+		x.Reason = e.Message
+	}
+	if a := s.view.Attempt(e.Token); a != nil && e.Status != fsm.Pending && e.Status != fsm.Held {
+		x.Node, x.NodeID, x.GPUs = s.nodeName(a.Node), a.Node, list(a.GPUs)
+	}
+	if n := b.Spec.Epochs; n > 0 && e.Status == fsm.Completed {
+		x.Progress = &Progress{Epoch: n, Epochs: n, Fraction: 1}
+	}
+	return x
+}
+
+// notPlanned is the reason of what is too new for the planner to have looked at it, or when the leader does not answer.
+const notPlanned = "waits to be planned"
+
+// reasons fills in why the waiting ones wait.
+func (s *Server) reasons(ctx context.Context, shown []Experiment) {
+	var ids []uint64
+	for _, x := range shown {
+		if x.Status == fsm.Pending {
+			ids = append(ids, x.ID)
+		}
+	}
+	if len(ids) == 0 {
+		return
+	}
+	why := s.o.Machines.Reasons(ctx, ids)
+	for i := range shown {
+		if shown[i].Status == fsm.Pending {
+			shown[i].Reason = cmp.Or(why[shown[i].ID], notPlanned)
+		}
+	}
+}
+
+func (s *shower) attempt(a *fsm.Attempt) Attempt {
+	return Attempt{
+		Number: a.Number, Token: a.Token, State: a.State, Node: s.nodeName(a.Node), NodeID: a.Node, GPUs: list(a.GPUs),
+		AssignedAt: a.AssignedAt, StartedAt: when(a.StartedAt), EndedAt: when(a.EndedAt), ExitCode: a.ExitCode, Class: a.Class,
+		Sentence: s.sentence(a),
+	}
+}
+
+// sentence says how an attempt ended, or that it has not.
+func (s *shower) sentence(a *fsm.Attempt) string {
+	node := cmp.Or(s.nodeName(a.Node), a.Node)
+	switch {
+	case a.State == fsm.AttemptAssigned:
+		return "is being started on " + node
+	case a.State == fsm.AttemptStarted:
+		return "runs on " + node
+	}
+	end := string(a.Class)
+	if a.Class == fsm.ClassUserError && a.ExitCode != nil {
+		end = fmt.Sprintf("failed with exit code %d", *a.ExitCode)
+	}
+	text := end + " on " + node
+	if !a.StartedAt.IsZero() {
+		text += " after " + a.EndedAt.Sub(a.StartedAt).Round(time.Second).String()
+	}
+	if a.Message != "" {
+		text += ": " + a.Message
+	}
+	return text
+}
+
+func (s *shower) detail(e *fsm.Experiment) Detail {
+	spec := &s.batch(e.Batch).Spec
+	d := Detail{Experiment: s.experiment(e), Notes: e.Notes, Config: spec.Config, Spec: showSpec(spec), Attempts: []Attempt{}}
+	d.Timeline = append(d.Timeline, Moment{At: e.CreatedAt, What: "submitted by " + e.User})
+	for a := range s.view.Attempts(e.ID) {
+		d.Attempts = append(d.Attempts, s.attempt(a))
+		node := cmp.Or(s.nodeName(a.Node), a.Node)
+		add := func(at time.Time, what string) {
+			if !at.IsZero() {
+				d.Timeline = append(d.Timeline, Moment{At: at, What: fmt.Sprintf("attempt %d %s", a.Number, what)})
+			}
+		}
+		add(a.AssignedAt, "was assigned to "+node)
+		add(a.StartedAt, "started on "+node)
+		add(a.EndedAt, "ended: "+string(a.Class))
+	}
+	if !e.EndedAt.IsZero() {
+		d.Timeline = append(d.Timeline, Moment{At: e.EndedAt, What: string(e.Status)})
+	}
+	return d
+}
+
+func showSpec(s *fsm.Spec) Spec {
+	return Spec{
+		Command: list(s.Command), Shell: s.Shell, Device: deviceWords(s.Device), GPUs: s.Device.Count, GPUMemory: s.Device.Memory,
+		Where: s.Where, After: list(s.After), TimeLimit: time.Duration(s.TimeLimit).Seconds(), Retries: s.Retries,
+		MaxParallel: s.MaxParallel, Env: list(slices.Sorted(maps.Keys(s.Env))), Launcher: s.Launcher,
+		OnContactLoss: s.OnContactLoss, Epochs: s.Epochs, Code: s.Code,
+	}
+}
+
+func deviceWords(d fsm.Device) string {
+	text := string(d.Kind)
+	if d.Kind == fsm.DeviceGPU {
+		text = fmt.Sprintf("%d GPUs", d.Count)
+		if d.Count == 1 {
+			text = "1 GPU"
+		}
+	}
+	if d.Node != "" {
+		text += " on " + d.Node
+		if len(d.Indexes) > 0 {
+			text += " " + strings.ReplaceAll(fmt.Sprint(d.Indexes), " ", ", ")
+		}
+	}
+	return text
+}
+
+// textOf is what a search for text looks through.
+func (s *shower) textOf(e *fsm.Experiment) string {
+	parts := []string{fmt.Sprint(e.ID), e.Name, e.Project, e.User, e.Notes, e.Message, strings.Join(e.Tags, "\n")}
+	for _, p := range s.batch(e.Batch).Spec.Params(e.Ordinal) {
+		parts = append(parts, p.Key+"="+plainValue(p.Value))
+	}
+	return strings.ToLower(strings.Join(parts, "\n"))
+}
+
+// plainValue gives text without its quotes, other JSON as it is.
+func plainValue(v json.RawMessage) string {
+	var text string
+	if json.Unmarshal(v, &text) == nil {
+		return text
+	}
+	return string(v)
+}
