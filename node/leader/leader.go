@@ -1,6 +1,6 @@
-// Package leader is what only the leader of a cluster does: plan, assign, and cancel what can never start. (The
-// seat itself keeps the right machines voting.) Everything here runs inside one term: when the term ends, its context ends, and nothing is carried
-// over; the next leader computes again from the facts.
+// Package leader is what only the leader of a cluster does: plan, assign, and cancel what can never start. (The seat itself
+// keeps the right machines voting.) Everything here runs inside one term: when the term ends, its context ends, and nothing
+// is carried over; the next leader computes again from the facts.
 //
 // Planning itself is the pure function sched.Make. This package gathers its inputs, carries its answer out as commands, and
 // waits for a reason to plan again. A refused Assign is no error: facts moved on, so the next plan is made from newer ones.
