@@ -174,6 +174,11 @@ func TestDetailTellsTheWholeStory(t *testing.T) {
 	if !strings.Contains(d.Config, "# a comment") || d.Spec.Retries != 1 || !slices.Equal(d.Spec.Env, []string{"WANDB_KEY"}) {
 		t.Errorf("spec: %+v", d.Spec)
 	}
+	for _, null := range []string{`"where":null`, `"after":null`, `"command":null`, `"tags":null`, `"gpus":null`} {
+		if strings.Contains(w.Body.String(), null) {
+			t.Errorf("a list or object is null: %s", null)
+		}
+	}
 	if strings.Contains(w.Body.String(), "hunter2") {
 		t.Error("the value of an environment variable is shown")
 	}

@@ -162,9 +162,13 @@ func (s *shower) detail(e *fsm.Experiment) Detail {
 }
 
 func showSpec(s *fsm.Spec) Spec {
+	where := s.Where
+	if where == nil {
+		where = map[string]string{}
+	}
 	return Spec{
 		Command: list(s.Command), Shell: s.Shell, Device: deviceWords(s.Device), GPUs: s.Device.Count, GPUMemory: s.Device.Memory,
-		Where: s.Where, After: list(s.After), TimeLimit: time.Duration(s.TimeLimit).Seconds(), Retries: s.Retries,
+		Where: where, After: list(s.After), TimeLimit: time.Duration(s.TimeLimit).Seconds(), Retries: s.Retries,
 		MaxParallel: s.MaxParallel, Env: list(slices.Sorted(maps.Keys(s.Env))), Launcher: s.Launcher,
 		OnContactLoss: s.OnContactLoss, Epochs: s.Epochs, Code: s.Code,
 	}
