@@ -19,6 +19,7 @@ type dispatchPart struct {
 	b    *bench
 	n    int // submissions in each way
 	slow bool
+	on   string // where the jobs are to run: any, leader or follower
 }
 
 func (b *bench) dispatchCommand() *cobra.Command {
@@ -27,37 +28,18 @@ func (b *bench) dispatchCommand() *cobra.Command {
 		func(ctx context.Context) error { return p.measure(ctx) })
 	c.Flags().IntVar(&p.n, "n", 50, "submissions in each way: leader, follower, command line")
 	c.Flags().BoolVar(&p.slow, "slow", false, "let some pauses be longer than 4 s, so that connections and caches have gone cold")
+	c.Flags().StringVar(&p.on, "on", onAny, "where the jobs are to run: any (the planner decides), leader, follower")
 	needPositive(c, "n", &p.n)
+	needWord(c, "on", &p.on, onAny, onLeader, onFollower)
 	return c
 }
 
-// needPositive refuses a flag that is not at least 1 before anything is started.
-func needPositive(c *cobra.Command, name string, v *int) {
-	inner := c.PreRunE
-	c.PreRunE = func(c *cobra.Command, args []string) error {
-		if *v < 1 {
-			return usage("--%s %d: it must be at least 1", name, *v)
-		}
-		if inner != nil {
-			return inner(c, args)
-		}
-		return nil
-	}
-}
-
-// needLonger refuses a flag whose duration is not positive.
-func needLonger(c *cobra.Command, name string, v *time.Duration) {
-	inner := c.PreRunE
-	c.PreRunE = func(c *cobra.Command, args []string) error {
-		if *v <= 0 {
-			return usage("--%s %v: it must be longer than nothing", name, *v)
-		}
-		if inner != nil {
-			return inner(c, args)
-		}
-		return nil
-	}
-}
+// Where jobs are to run.
+const (
+	onAny      = "any"
+	onLeader   = "leader"
+	onFollower = "follower"
+)
 
 // way is one way to submit: it returns when the submission is acknowledged.
 type way struct {
@@ -74,7 +56,8 @@ func (p dispatchPart) measure(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		ways, err := p.ways(l, leads, others[0])
+		device := map[string]string{onAny: "", onLeader: leads.name, onFollower: others[len(others)-1].name}[p.on]
+		ways, err := p.ways(l, device, leads, others[0])
 		if err != nil {
 			return err
 		}
@@ -101,7 +84,7 @@ func (p dispatchPart) measure(ctx context.Context) error {
 	})
 }
 
-func (p dispatchPart) ways(l *lab, leads, follows *member) ([]way, error) {
+func (p dispatchPart) ways(l *lab, device string, leads, follows *member) ([]way, error) {
 	toLeader, err1 := l.client(leads)
 	toFollower, err2 := l.client(follows)
 	if err := errors.Join(err1, err2); err != nil {
@@ -109,7 +92,7 @@ func (p dispatchPart) ways(l *lab, leads, follows *member) ([]way, error) {
 	}
 	add := func(c *api.Client) func(context.Context, []string) error {
 		return func(ctx context.Context, argv []string) error {
-			_, err := c.Add(ctx, api.AddRequest{Command: argv})
+			_, err := c.Add(ctx, api.AddRequest{Command: argv, Device: device})
 			return err
 		}
 	}
@@ -117,7 +100,11 @@ func (p dispatchPart) ways(l *lab, leads, follows *member) ([]way, error) {
 		{"API, leader", add(toLeader)},
 		{"API, follower", add(toFollower)},
 		{"cvlab run on a follower", func(ctx context.Context, argv []string) error {
-			c := exec.CommandContext(ctx, p.b.program, append([]string{"run", "--"}, argv...)...)
+			args := []string{"run"}
+			if device != "" {
+				args = append(args, "--device", device)
+			}
+			c := exec.CommandContext(ctx, p.b.program, append(append(args, "--"), argv...)...)
 			c.Env = append(cleanEnv(), "CVLAB_DATA_DIR="+follows.dir)
 			if out, err := c.CombinedOutput(); err != nil {
 				return fmt.Errorf("cvlab run: %w: %s", err, strings.TrimSpace(string(out)))
@@ -139,9 +126,9 @@ func (p dispatchPart) one(ctx context.Context, name string, w way, leads string)
 		return err
 	}
 	started := time.Duration(m.Start - began.UnixNano())
-	where := "follower"
+	where := onFollower
 	if m.Node == leads {
-		where = "leader"
+		where = onLeader
 	}
 	p.b.r.add("dispatch", w.name+": to acknowledgement", ms(acknowledged))
 	p.b.r.add("dispatch", w.name+": to process start", ms(started))

@@ -205,7 +205,7 @@ func (a askers) ask(ctx context.Context, began time.Time) (answers, error) {
 // Bounds of the flood.
 const (
 	floodEvery = 5 * time.Millisecond
-	floodMost  = 512 // submissions under way; a server may keep them while it has no leader
+	floodMost  = 2048 // submissions under way; a server may keep them while it has no leader
 	floodLimit = 60 * time.Second
 )
 

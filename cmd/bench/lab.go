@@ -278,7 +278,7 @@ func (l *lab) whole(ctx context.Context) bool {
 		if i == 0 {
 			first = s
 		}
-		if s.Leader.ID != first.Leader.ID || s.Index < first.Index || len(s.Nodes) != len(l.nodes) {
+		if s.Leader.ID != first.Leader.ID || s.Index != first.Index || len(s.Nodes) != len(l.nodes) {
 			return false
 		}
 	}

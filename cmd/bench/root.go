@@ -160,7 +160,7 @@ func (b *bench) withLab(ctx context.Context, nodes int, h *hosts, f func(*lab) e
 func (b *bench) allCommand() *cobra.Command {
 	return b.part("all", "Every part in its short form, one table at the end", func(ctx context.Context) error {
 		for _, f := range []func(context.Context) error{
-			dispatchPart{b: b, n: 12}.measure,
+			dispatchPart{b: b, n: 12, on: onAny}.measure,
 			refillPart{b: b, nodes: 3, jobs: 60, length: refillLength}.measure,
 			failoverPart{b: b, n: 4}.measure,
 			submitPart{b: b, clients: []int{1, 8, 64}, length: shortLength}.measure,

@@ -33,15 +33,14 @@ func (b *bench) submitCommand() *cobra.Command {
 	c.Flags().IntSliceVar(&p.clients, "clients", []int{1, 8, 64}, "numbers of clients, each with one connection and one submission under way")
 	c.Flags().DurationVar(&p.length, "length", 4*time.Second, "how long each number of clients is measured")
 	needLonger(c, "length", &p.length)
-	inner := c.PreRunE
-	c.PreRunE = func(c *cobra.Command, args []string) error {
+	before(c, func() error {
 		for _, n := range p.clients {
 			if n < 1 || n > 256 {
 				return usage("--clients %d: from 1 to 256", n)
 			}
 		}
-		return inner(c, args)
-	}
+		return nil
+	})
 	return c
 }
 
