@@ -67,8 +67,8 @@ func (c *credentials) Run(ctx context.Context) error {
 
 func (c *credentials) grant(ctx context.Context) error {
 	v := c.seat.State().View()
-	if v.Node(c.seat.ID()) == nil {
-		return errors.New("not a member yet")
+	if n := v.Node(c.seat.ID()); n == nil || n.Removed {
+		return errors.New("not a member")
 	}
 	secret := sha256.Sum256([]byte(c.token))
 	id := "node-" + c.seat.ID()[:12]

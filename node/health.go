@@ -3,6 +3,7 @@ package node
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/deveronica/cvlab/fsm"
@@ -11,7 +12,8 @@ import (
 )
 
 // beacon is one machine's word on itself, once a second to the leader. Field names are one letter because 8 GPUs should
-// fit one UDP packet of 1,200 bytes; GPUs are named by index, their UUIDs are in the registry.
+// fit the 1,100 bytes that the seat sends as one packet (with outside processes on all of them it goes over a connection);
+// GPUs are named by index, their UUIDs are in the registry.
 type beacon struct {
 	GPUs  []gpuBeacon `json:"g,omitempty"`
 	CPU   float64     `json:"c"`           // percent of all cores
@@ -47,14 +49,14 @@ const mib = 1 << 20
 // is the experiment's, what runs on any other GPU is somebody's who went around the queue, or a leftover.
 func newBeacon(r gpu.Reading, held func(uuid string) bool) beacon {
 	b := beacon{
-		CPU: r.Host.CPU, Cores: r.Host.Cores,
+		CPU: tenths(r.Host.CPU), Cores: r.Host.Cores,
 		Mem:  [2]uint64{r.Host.MemoryUsed / mib, r.Host.MemoryTotal / mib},
 		Disk: [2]uint64{r.Host.DiskFree / mib, r.Host.DiskTotal / mib},
 	}
 	for _, g := range r.GPUs {
 		gb := gpuBeacon{
 			Index: g.Index, State: g.State, Used: g.MemoryUsed / mib, Total: g.MemoryTotal / mib,
-			Use: g.Utilization, Celsius: g.Temperature, Watt: g.Power,
+			Use: g.Utilization, Celsius: tenths(g.Temperature), Watt: tenths(g.Power),
 		}
 		if gb.State == gpu.OK {
 			gb.State = ""
@@ -68,6 +70,9 @@ func newBeacon(r gpu.Reading, held func(uuid string) bool) beacon {
 	}
 	return b
 }
+
+// tenths rounds to one decimal: fourteen more would cost a packet and tell nobody anything.
+func tenths(x float64) float64 { return math.Round(x*10) / 10 }
 
 func (b beacon) encode() ([]byte, error) {
 	data, err := json.Marshal(b)

@@ -103,7 +103,7 @@ func (m *machines) Why(ctx context.Context, id uint64) (api.Explanation, error) 
 	}
 	x = m.localWhy(id)
 	if _, known := m.seat.Leader(); !known && x.Status == fsm.Pending {
-		x.Sentence = noLeader
+		x.Sentence, x.Start = noLeader, ""
 	}
 	return x, nil
 }
@@ -111,7 +111,7 @@ func (m *machines) Why(ctx context.Context, id uint64) (api.Explanation, error) 
 func (m *machines) localWhy(id uint64) api.Explanation {
 	in := m.input()
 	w := sched.Why(in, id)
-	x := api.Explanation{ID: id, Sentence: w.Sentence, Blocking: w.Blocking}
+	x := api.Explanation{ID: id, Sentence: w.Sentence, Blocking: w.Blocking, Start: w.Start}
 	if e := in.View.Experiment(id); e != nil {
 		x.Status = e.Status
 	}

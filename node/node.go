@@ -236,7 +236,7 @@ func (n *Node) Run(ctx context.Context) error {
 	l := leader.New(leader.Options{
 		Cluster: n.seat, Health: &leaderHealth{machines: n.machines, seat: n.seat}, Logger: n.o.Logger.With("component", "leader"),
 	})
-	peer := &peerServer{state: n.seat.State(), machines: n.machines, logs: n.logs, logger: n.o.Logger.With("component", "peers")}
+	peer := &peerServer{state: n.seat.State(), machines: n.machines, logs: n.logs, who: mesh.PeerID, logger: n.o.Logger.With("component", "peers")}
 	announce := &announcer{announce: n.seat.Announce, changed: n.monitor.Changed, logger: n.o.Logger}
 	keys := &credentials{seat: n.seat, token: n.token}
 	notify := &notifier{ready: n.ready, alive: n.alive, logger: n.o.Logger}

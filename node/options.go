@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 
 	"github.com/deveronica/cvlab/node/worker"
 )
@@ -68,7 +69,7 @@ func (o Options) withDefaults(hostname string, cores int) (Options, error) {
 	}
 	if o.Join != "" {
 		if _, _, err := net.SplitHostPort(o.Join); err != nil {
-			o.Join = net.JoinHostPort(o.Join, "8001")
+			o.Join = net.JoinHostPort(strings.Trim(o.Join, "[]"), "8001")
 		}
 	}
 	if o.NoExec && o.NoUI {

@@ -17,7 +17,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/deveronica/cvlab/cluster/mesh"
 	"github.com/deveronica/cvlab/fsm"
 	"github.com/deveronica/cvlab/node/worker"
 )
@@ -87,6 +86,7 @@ type peerServer struct {
 	state    *fsm.State
 	machines *machines
 	logs     *logs
+	who      func(net.Conn) string // the member on the other end
 	logger   *slog.Logger
 }
 
@@ -107,7 +107,7 @@ func (s *peerServer) Run(ctx context.Context, l net.Listener) error {
 		ErrorLog:          slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug),
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			return context.WithValue(ctx, peerKey{}, mesh.PeerID(c))
+			return context.WithValue(ctx, peerKey{}, s.who(c))
 		},
 	}
 	g, gctx := errgroup.WithContext(ctx)
@@ -219,23 +219,25 @@ type leadership interface {
 
 // readOrders reads one stream until it breaks, falls silent, or another node leads.
 func (p *peers) readOrders(ctx context.Context, leader string, changed <-chan struct{}, orders chan<- worker.Order) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	resp, err := p.get(ctx, leader, "/orders", nil)
-	if err != nil {
-		return err
-	}
-	silence := time.AfterFunc(3*orderKeepAlive, func() { cancel(errors.New("the leader's stream is silent")) })
+	g, ctx := errgroup.WithContext(ctx)
+	silence := time.NewTimer(3 * orderKeepAlive)
 	defer silence.Stop()
-	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		select {
-		case <-gctx.Done():
+		case <-ctx.Done():
+			return nil
 		case <-changed:
+			return errors.New("the leader may have changed")
+		case <-silence.C:
+			return errors.New("the leader's stream is silent")
 		}
-		return resp.Body.Close()
 	})
 	g.Go(func() error {
+		resp, err := p.get(ctx, leader, "/orders", nil)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
 		lines := bufio.NewReader(resp.Body)
 		for {
 			line, err := lines.ReadBytes('\n')
@@ -252,8 +254,8 @@ func (p *peers) readOrders(ctx context.Context, leader string, changed <-chan st
 			}
 			select {
 			case orders <- o:
-			case <-gctx.Done():
-				return gctx.Err()
+			case <-ctx.Done():
+				return ctx.Err()
 			}
 		}
 	})

@@ -23,6 +23,8 @@ type front struct {
 	secure   *http.Server
 	plain    *http.Server
 	logger   *slog.Logger
+	patience time.Duration // for the first byte of a connection
+	drain    time.Duration // for open requests, after the node was told to end
 }
 
 type frontOptions struct {
@@ -45,7 +47,7 @@ func newFront(o frontOptions) *front {
 			ErrorLog:          slog.NewLogLogger(o.logger.Handler(), slog.LevelDebug),
 		}
 	}
-	f := &front{listener: o.listener, secure: server(o.handler), plain: server(o.handler), logger: o.logger}
+	f := &front{listener: o.listener, secure: server(o.handler), plain: server(o.handler), logger: o.logger, patience: 5 * time.Second, drain: 2 * time.Second}
 	f.secure.TLSConfig = &tls.Config{Certificates: []tls.Certificate{o.cert}, MinVersion: tls.VersionTLS12}
 	if !o.plainHTTP {
 		f.plain.Handler = loopbackOnly(o.handler)
@@ -56,7 +58,7 @@ func newFront(o frontOptions) *front {
 // loopbackOnly serves this machine and sends everybody else to HTTPS, so that no token crosses the network in the clear.
 func loopbackOnly(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if from, err := netip.ParseAddrPort(r.RemoteAddr); err == nil && from.Addr().Unmap().IsLoopback() {
+		if fromHere(r) {
 			h.ServeHTTP(w, r)
 			return
 		}
@@ -64,8 +66,16 @@ func loopbackOnly(h http.Handler) http.Handler {
 	})
 }
 
-// drainTime is how long open requests may go on after the node was told to end.
-const drainTime = 2 * time.Second
+// fromHere says whether a request comes from this machine: from loopback, or from the very address it was sent to, as
+// happens when the port is bound to one address of the machine.
+func fromHere(r *http.Request) bool {
+	from, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return false
+	}
+	to, _ := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
+	return from.Addr().Unmap().IsLoopback() || to != nil && from.Addr().Unmap() == to.AddrPort().Addr().Unmap()
+}
 
 // Run serves until ctx ends.
 func (f *front) Run(ctx context.Context) error {
@@ -79,7 +89,7 @@ func (f *front) Run(ctx context.Context) error {
 	g.Go(func() error {
 		<-gctx.Done()
 		f.listener.Close()
-		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
+		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.drain)
 		defer cancel()
 		for _, s := range []*http.Server{f.secure, f.plain} {
 			if err := s.Shutdown(bounded); err != nil {
@@ -116,7 +126,7 @@ func (f *front) accept(ctx context.Context, secure, plain *handoff) error {
 			}
 			continue
 		}
-		sniffing.Go(func() { sort(ctx, c, secure, plain) })
+		sniffing.Go(func() { f.sort(ctx, c, secure, plain) })
 	}
 }
 
@@ -124,9 +134,9 @@ func (f *front) accept(ctx context.Context, secure, plain *handoff) error {
 const tlsHandshake = 0x16
 
 // sort looks at the first byte and hands the connection to the server that understands it.
-func sort(ctx context.Context, c net.Conn, secure, plain *handoff) {
+func (f *front) sort(ctx context.Context, c net.Conn, secure, plain *handoff) {
 	stop := context.AfterFunc(ctx, func() { c.Close() })
-	c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	c.SetReadDeadline(time.Now().Add(f.patience))
 	var head [1]byte
 	_, err := io.ReadFull(c, head[:])
 	if !stop() || err != nil {
