@@ -29,8 +29,8 @@ type consensus struct {
 	// leaders tells that the known leader may have changed.
 	leaders  chan raft.Observation
 	observer *raft.Observer
-	waits  waits
-	closed chan struct{}
+	waits    waits
+	closed   chan struct{}
 }
 
 // raftOptions say how to open a consensus.

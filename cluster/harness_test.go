@@ -184,13 +184,21 @@ func again(*Options) {}
 // lab starts n machines; the first founds.
 func lab(t *testing.T, n int) []*machine {
 	t.Helper()
-	all := []*machine{newMachine(t, "m0")}
+	return tunedLab(t, n, func(*Tuning) {})
+}
+
+func tunedLab(t *testing.T, n int, tune func(*Tuning)) []*machine {
+	t.Helper()
+	var all []*machine
+	for i := range n {
+		m := newMachine(t, fmt.Sprintf("m%d", i))
+		tune(&m.tuning)
+		all = append(all, m)
+	}
 	all[0].start(found("lab"))
 	token := newToken(t, all[0], n)
-	for i := range n - 1 {
-		m := newMachine(t, fmt.Sprintf("m%d", i+1))
+	for _, m := range all[1:] {
 		m.start(joining(all[0].addr, token))
-		all = append(all, m)
 	}
 	return all
 }
@@ -207,7 +215,7 @@ func newToken(t *testing.T, m *machine, uses int) mesh.JoinToken {
 // eventually waits for a condition, woken by nothing but its own impatience.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(15 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for !ok() {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain until %s", what)

@@ -117,10 +117,10 @@ func TestThreeMachinesBecomeThreeVotersAndAnyTakesWrites(t *testing.T) {
 
 func TestWritesOnAFollowerDoNotWaitForTheCommitTimer(t *testing.T) {
 	// Followers hear of a commit with the next entry, or after this timer.
-	first, second := newMachine(t, "m0"), newMachine(t, "m1")
-	first.tuning.Commit, second.tuning.Commit = 20*time.Second, 20*time.Second
-	first.start(found("lab"))
-	second.start(joining(first.addr, newToken(t, first, 1)))
+	all := tunedLab(t, 3, func(tuning *Tuning) { tuning.Commit = 20 * time.Second })
+	waitVoters(t, all[0], 3)
+	_, followers := leaderOf(t, all)
+	second := followers[0]
 	submit(t, second, "warm up")
 	start := time.Now()
 	for range 20 {
@@ -150,7 +150,10 @@ func TestAConfirmedReadSeesEveryEarlierAnswer(t *testing.T) {
 }
 
 func TestAKilledLeaderIsReplacedByProof(t *testing.T) {
-	all := lab(t, 3)
+	// So calm that only proof can be quick, also on a machine that stalls for a second.
+	all := tunedLab(t, 3, func(tuning *Tuning) {
+		tuning.Heartbeat, tuning.Lease, tuning.RPC = 5*time.Second, 2*time.Second, 5*time.Second
+	})
 	for _, m := range all {
 		waitVoters(t, m, 3)
 	}
@@ -163,7 +166,7 @@ func TestAKilledLeaderIsReplacedByProof(t *testing.T) {
 	submit(t, followers[0], "after the kill")
 	took := time.Since(start)
 	t.Logf("next answer after %v", took)
-	if took > leader.tuning.Heartbeat {
+	if took > leader.tuning.Heartbeat/2 {
 		t.Errorf("the next answer took %v, no faster than the election timer", took)
 	}
 	submit(t, followers[1], "after the kill")
@@ -265,18 +268,7 @@ func TestWithoutAMajorityNothingIsClaimed(t *testing.T) {
 }
 
 func TestAVoterThatStaysAwayIsReplaced(t *testing.T) {
-	var all []*machine
-	first := newMachine(t, "m0")
-	first.tuning.VoterAway = time.Second
-	first.start(found("lab"))
-	token := newToken(t, first, 3)
-	all = append(all, first)
-	for _, name := range []string{"m1", "m2", "m3"} {
-		m := newMachine(t, name)
-		m.tuning.VoterAway = time.Second
-		m.start(joining(first.addr, token))
-		all = append(all, m)
-	}
+	all := tunedLab(t, 4, func(tuning *Tuning) { tuning.VoterAway = time.Second })
 	for _, m := range all {
 		waitVoters(t, m, 3)
 	}
