@@ -293,3 +293,20 @@ func TestAVoterThatStaysAwayIsReplaced(t *testing.T) {
 		t.Error("the returned machine kept its vote")
 	}
 }
+
+func TestAllKilledAndStartedAgainLoseNothing(t *testing.T) {
+	all := lab(t, 3)
+	for _, m := range all {
+		waitVoters(t, m, 3)
+	}
+	n := submit(t, all[1], "acknowledged")
+	for _, m := range all {
+		m.kill()
+	}
+	for _, m := range all {
+		m.start(again) // each starts with an empty replica, and must let the others in all the same
+	}
+	if got := submit(t, all[2], "acknowledged"); got != n {
+		t.Errorf("the acknowledged experiment %d is now %d", n, got)
+	}
+}
