@@ -43,7 +43,7 @@ func parseDevice(s string) (wish, error) {
 		return w, err
 	}
 	node, cards, hasCards := strings.Cut(s, ":")
-	if !nodeName.MatchString(node) || len(node) > maxLabel {
+	if !nodeName.MatchString(node) || len(node) > maxLabel || strings.Trim(node, "0123456789") == "" {
 		return wish{}, fmt.Errorf("%q is not a device", clip(s, 60))
 	}
 	if !hasCards {

@@ -37,6 +37,8 @@ type piece struct {
 	// own pieces begin on a line of their own, indent columns from its beginning: block maps and block lists.
 	own    bool
 	indent int
+	// header pieces are texts whose first line ends in | or > and may carry a comment.
+	header bool
 }
 
 // replaceValue writes a piece in place of a pair's value.
@@ -61,12 +63,19 @@ func (s *source) replaceValue(p *pair, with piece) ([]edit, bool) {
 	if strings.Trim(s.text[begin:from], " ") != "" {
 		return nil, false
 	}
-	if with.own {
-		return []edit{{begin, to, strings.Repeat(" ", with.indent) + with.text}}, true
-	}
 	end, ok := s.restOfLine(to)
 	if !ok {
 		return nil, false
+	}
+	eol := s.text[s.lineStop(to):end]
+	first, rest, more := strings.Cut(with.text, "\n")
+	switch {
+	case with.own:
+		return []edit{{begin, end, strings.Repeat(" ", with.indent) + with.text + eol}}, true
+	case more && with.header:
+		return []edit{{colon, colon, " " + strings.TrimSuffix(first, "\r")}, {begin, end, rest + eol}}, true
+	case more: // a comment may stand behind the colon, which must not cut the text in two
+		return []edit{{begin, end, strings.Repeat(" ", s.column(s.start(p.key))+2) + with.text + eol}}, true
 	}
 	return []edit{{colon, colon, " " + with.text}, {begin, end, ""}}, true
 }
@@ -152,7 +161,7 @@ func (s *source) pieceOf(v *value, kit bool) (piece, bool) {
 	if !ok {
 		return piece{}, false
 	}
-	out := piece{text: text}
+	out := piece{text: text, header: v.at.Kind == yaml.ScalarNode && v.at.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0}
 	switch n := v.at; {
 	case kit && v.isList() || n.Kind == yaml.ScalarNode || n.Kind == yaml.AliasNode:
 	case n.Style&yaml.FlowStyle == 0:

@@ -34,6 +34,13 @@ func checkText(text string) error {
 			Hint:    "put large data into files that the run reads",
 		})
 	}
+	// The library builds its tree before anybody can count; some 300 bytes a value would make 150 MB of a list of digits.
+	if n := strings.Count(text, ",") + strings.Count(text, "\n"); n > 2*MaxNodes {
+		return refuse(Problem{
+			Message: fmt.Sprintf("the config has %d lines and commas, far more than the limit of %d values allows", n, MaxNodes),
+			Hint:    "put large data into files that the run reads",
+		})
+	}
 	if !utf8.ValidString(text) {
 		bad := strings.IndexFunc(text, func(r rune) bool { return r == utf8.RuneError })
 		for bad < len(text) && strings.HasPrefix(text[bad:], "\ufffd") { // a real U+FFFD is fine
@@ -153,10 +160,10 @@ func adviseLine(line, message string) (column int, hint string) {
 		return 1 + utf8.RuneCountInString(line[:max(0, strings.LastIndexAny(line, `"'`))]), "close the quotes"
 	case strings.Contains(message, "expected key"), strings.Contains(message, "'-' indicator"), strings.Contains(message, "':'"):
 		return indent + 1, "give the keys of one map the same indentation, and put texts with : # [ { in quotes"
-	case strings.Contains(message, "unknown anchor"):
-		return 1 + utf8.RuneCountInString(line[:max(0, strings.IndexByte(line, '*'))]), "put a text that begins with * in quotes"
+	case strings.Contains(message, "unknown anchor"), strings.Contains(message, "alphabetic or numeric character"):
+		return 1 + utf8.RuneCountInString(line[:max(0, strings.IndexAny(line, "*&"))]), "put a text that begins with * or & in quotes"
 	case strings.Contains(message, "cannot start any token"):
-		return indent + 1, "put a text that begins with @ % or ` in quotes"
+		return 1 + utf8.RuneCountInString(line[:max(0, strings.IndexAny(line, "@%`"))]), "put a text that begins with @ % or ` in quotes"
 	}
 	return indent + 1, "check the indentation and the quotes of this line"
 }
