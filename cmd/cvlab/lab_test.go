@@ -11,11 +11,10 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/deveronica/cvlab/fsm"
 	"github.com/deveronica/cvlab/node"
@@ -48,6 +47,7 @@ type lab struct {
 	dir      string
 	machines []*machine
 	witness  string // directory into which jobs write, outside the cluster
+	waiters  sync.WaitGroup
 }
 
 // machine is one node's data directory, its ports, and its process while it runs.
@@ -127,7 +127,7 @@ func (m *machine) start(command string, more ...string) {
 	m.lab.must(m.cmd.Start())
 	m.ended = make(chan struct{})
 	cmd, ended := m.cmd, m.ended
-	t.Cleanup(waiting(func() { cmd.Wait(); close(ended) }))
+	m.lab.waiters.Go(func() { _ = cmd.Wait(); close(ended) })
 }
 
 func (m *machine) join(peer *machine, token string) {
@@ -166,6 +166,7 @@ func (l *lab) end() {
 		}
 		killSupervisors(m.dir)
 	}
+	l.waiters.Wait()
 }
 
 // killSupervisors ends the attempts of a data directory, found by their command line; jobs die with their supervisor.
@@ -333,12 +334,4 @@ func (l *lab) waitStatus(m *machine, id uint64, s fsm.Status) api.Detail {
 		return err == nil && d.Status == s
 	})
 	return d
-}
-
-// waiting runs f beside the test and gives a function that waits for its end.
-func waiting(f func()) func() {
-	done := make(chan struct{})
-	var g errgroup.Group
-	g.Go(func() error { defer close(done); f(); return nil })
-	return func() { <-done; _ = g.Wait() }
 }
