@@ -2,6 +2,7 @@ package node
 
 import (
 	"log/slog"
+	"sync"
 	"testing"
 	"time"
 
@@ -79,6 +80,13 @@ func (f *facts) assign(node string, gpus ...string) *fsm.Attempt {
 func (f *facts) start(a *fsm.Attempt) {
 	f.t.Helper()
 	f.must(&fsm.Start{Token: a.Token, Node: a.Node, BootID: "boot"})
+}
+
+// start runs something beside the test; wait returns when it has ended.
+func start(do func()) (wait func()) {
+	var running sync.WaitGroup
+	running.Go(do)
+	return running.Wait
 }
 
 // until waits for a condition in real time.
