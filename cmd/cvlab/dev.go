@@ -73,8 +73,8 @@ func (p *program) dev(ctx context.Context, f devFlags) (err error) {
 	}
 	final, err := p.watch(ctx, c, added)
 	if err != nil {
-		if ctx.Err() != nil {
-			return nil // Ctrl-C
+		if ctx.Err() != nil && !f.once {
+			return nil // Ctrl-C; --once has promised to say whether all completed
 		}
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/deveronica/cvlab/cmd/cvlab/trainer"
@@ -34,7 +35,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if len(args) > 0 && args[0] == "supervise" {
 		return supervisor.Command(args[1:], stderr)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), signals()...)
 	defer stop()
 	if len(args) > 0 && args[0] == "example" && !wantsHelp(args[1:]) {
 		stop() // the trainer wants the signals itself: to stop means to write a checkpoint first
@@ -47,11 +48,39 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if err == nil {
 		return 0
 	}
+	if code := stoppedBy(ctx, err); code != 0 {
+		return code
+	}
 	var quiet *exitError
 	if !errors.As(err, &quiet) || quiet.err != nil {
-		fmt.Fprintf(stderr, "cvlab: %v\n", err)
+		// A server's words, and with them other people's, may be in it.
+		fmt.Fprintf(stderr, "cvlab: %s\n", plainLines(err.Error()))
 	}
 	return exitCode(err)
+}
+
+// signals are those that end a command in order. A terminal that closes is one, unless nohup has said that it is not.
+func signals() []os.Signal {
+	list := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		list = append(list, syscall.SIGHUP)
+	}
+	return list
+}
+
+// stoppedBy gives 128+n when err only says that signal n has ended the command: whoever sent it needs no message. It is
+// 0 when there is something to report.
+func stoppedBy(ctx context.Context, err error) int {
+	if ctx.Err() == nil || !errors.Is(err, context.Canceled) {
+		return 0
+	}
+	cause := context.Cause(ctx).Error()
+	for _, s := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
+		if strings.HasPrefix(cause, s.String()) {
+			return 128 + int(s)
+		}
+	}
+	return 0
 }
 
 func wantsHelp(args []string) bool {

@@ -9,10 +9,11 @@ import (
 // moves, titles, clipboard writes or queries. Those are shown as text. Line feeds, carriage returns and tabs work as ever,
 // so progress bars do.
 type sanitizer struct {
-	held []byte // the beginning of a sequence or character whose end has not come
+	held     []byte // the beginning of a sequence or character whose end has not come
+	coloured bool   // a colour got through, so the terminal may still be in it at the end
 }
 
-// maxSequence bounds what is held back; a colour is never as long.
+// maxSequence bounds a sequence, and so what is held back; a colour is never as long.
 const maxSequence = 64
 
 // clean gives what of the held and the new bytes can be printed.
@@ -22,17 +23,18 @@ func (s *sanitizer) clean(b []byte) []byte {
 	out := make([]byte, 0, len(in)+16)
 	for i := 0; i < len(in); {
 		n, text, whole := next(in[i:])
-		if !whole && len(in)-i < maxSequence {
+		if !whole {
 			s.held = append([]byte(nil), in[i:]...)
 			break
 		}
+		s.coloured = s.coloured || n > 1 && text[0] == 0x1b
 		out = append(out, text...)
 		i += n
 	}
 	return out
 }
 
-// rest gives what was held back, harmless.
+// rest gives what was held back, harmless, and ends the colours.
 func (s *sanitizer) rest() []byte {
 	var out []byte
 	for i := 0; i < len(s.held); {
@@ -40,7 +42,10 @@ func (s *sanitizer) rest() []byte {
 		out = append(out, text...)
 		i += n
 	}
-	s.held = nil
+	if s.coloured {
+		out = append(out, "\x1b[0m"...)
+	}
+	s.held, s.coloured = nil, false
 	return out
 }
 
@@ -78,7 +83,8 @@ func colour(b []byte) (n int, text []byte, whole bool) {
 	if b[1] != '[' {
 		return 1, powerless, true
 	}
-	for i := 2; i < len(b); i++ {
+	// What is as long is no colour, wherever the pieces of output end.
+	for i := 2; i < min(len(b), maxSequence); i++ {
 		switch c := b[i]; {
 		case c == 'm':
 			return i + 1, b[:i+1], true
@@ -87,5 +93,5 @@ func colour(b []byte) (n int, text []byte, whole bool) {
 			return 1, powerless, true
 		}
 	}
-	return 1, powerless, false
+	return 1, powerless, len(b) >= maxSequence
 }

@@ -149,11 +149,11 @@ func (p *program) preview(ctx context.Context, c *api.Client, r api.AddRequest) 
 		return p.printJSON(made)
 	}
 	p.warn(made.Warnings)
-	fmt.Fprintf(p.stdout, "would add %d experiments to project %s, each on %s\n", made.Count, plain(made.Project), made.Spec.Device)
+	fmt.Fprintf(p.stdout, "would add %d experiments to project %s, each on %s\n", made.Count, plain(made.Project), plain(made.Spec.Device))
 	for _, e := range made.Experiments {
 		fmt.Fprintf(p.stdout, "\n# %d of %d  %s\n", e.Ordinal+1, made.Count, plain(params(e.Params)))
 		if e.Config != "" {
-			fmt.Fprintln(p.stdout, strings.TrimRight(e.Config, "\n"))
+			fmt.Fprintln(p.stdout, plainLines(strings.TrimRight(e.Config, "\n")))
 		}
 	}
 	if more := made.Count - len(made.Experiments); more > 0 {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 
 	"github.com/deveronica/cvlab/ui/api"
 )
@@ -31,14 +32,29 @@ func (t *table) row(cells ...string) {
 
 func (t *table) flush() error { return t.w.Flush() }
 
-// plain makes somebody's text harmless for a terminal: no control character gets through.
+// plain makes somebody's text harmless for a terminal: no control character gets through, nor one that turns the
+// direction of what follows.
 func plain(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
-			return '\uFFFD'
+		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 || turnsText(r) {
+			return utf8.RuneError
 		}
 		return r
 	}, s)
+}
+
+// turnsText knows the characters that make a line look like another one: line separators and changes of direction.
+func turnsText(r rune) bool {
+	return r == 0x2028 || r == 0x2029 || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069
+}
+
+// plainLines is plain for text that may have lines.
+func plainLines(s string) string {
+	lines := strings.Split(s, "\n")
+	for i, l := range lines {
+		lines[i] = plain(strings.ReplaceAll(strings.TrimSuffix(l, "\r"), "\t", "    "))
+	}
+	return strings.Join(lines, "\n")
 }
 
 // ago writes a time as people say it.

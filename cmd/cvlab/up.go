@@ -147,7 +147,9 @@ func (p *program) nodeOptions(f *nodeFlags, peer string) (node.Options, error) {
 			return o, usage("--kit-dir %s: there is no main.py in it; clone cvlab-kit there first", o.Kit.Dir)
 		}
 	}
-	o.Kit.Command = strings.Fields(first(f.kitCommand, s.Kit.Command))
+	if o.Kit.Command, err = words(first(f.kitCommand, s.Kit.Command)); err != nil {
+		return o, usage("--kit-command: %w", err)
+	}
 	if len(o.Kit.Command) > 0 && o.Kit.Command[0] == "cvlab" {
 		// This program, even where it is not on the PATH of a job.
 		if o.Kit.Command[0], err = os.Executable(); err != nil {
