@@ -74,7 +74,8 @@ func (f *facts) assign(node string, gpus ...string) *fsm.Attempt {
 	f.t.Helper()
 	s := fsm.Spec{Project: "p", Command: []string{"train"}, Device: fsm.Device{Kind: fsm.DeviceCPU}, Retries: 3}
 	id := f.must(&fsm.Submit{Spec: s}).Experiments[0]
-	return f.View().Attempt(f.must(&fsm.Assign{Experiment: id, Node: node, GPUs: gpus}).Token)
+	token := f.must(&fsm.Assign{Experiment: id, Node: node, GPUs: gpus}).Token
+	return f.View().Attempt(token)
 }
 
 func (f *facts) start(a *fsm.Attempt) {
