@@ -17,8 +17,8 @@ import (
 // credentials keep the token by which programs of this machine's own account reach their node: whoever can read DATA is
 // trusted, nobody else. The token is made before the node is in any cluster and is granted by a command afterwards.
 type credentials struct {
-	seat  proposer
-	token string
+	seat proposer
+	own  fsm.Access
 }
 
 // proposer is the seat as credentials needs it.
@@ -70,18 +70,16 @@ func (c *credentials) grant(ctx context.Context) error {
 	if n := v.Node(c.seat.ID()); n == nil || n.Removed {
 		return errors.New("not a member")
 	}
-	secret := sha256.Sum256([]byte(c.token))
-	id := "node-" + c.seat.ID()[:12]
-	if a := v.AccessByID(id); a != nil && string(a.Secret) == string(secret[:]) {
+	old := v.AccessByID(c.own.ID)
+	if old != nil && string(old.Secret) == string(c.own.Secret) {
 		return nil
 	}
-	if v.AccessByID(id) != nil {
-		if _, err := c.seat.Propose(ctx, c.entry(&fsm.Revoke{ID: id})); err != nil {
+	if old != nil {
+		if _, err := c.seat.Propose(ctx, c.entry(&fsm.Revoke{ID: c.own.ID})); err != nil {
 			return fmt.Errorf("replace the token of this machine's programs: %w", err)
 		}
 	}
-	a := fsm.Access{ID: id, Kind: fsm.AccessUser, User: account(), Role: fsm.Admin, Secret: secret[:]}
-	r, err := c.seat.Propose(ctx, c.entry(&fsm.Grant{Access: a}))
+	r, err := c.seat.Propose(ctx, c.entry(&fsm.Grant{Access: c.own}))
 	if err == nil && r.Refused() {
 		err = errors.New(r.Message)
 	}
@@ -89,6 +87,12 @@ func (c *credentials) grant(ctx context.Context) error {
 		return fmt.Errorf("grant the token of this machine's programs: %w", err)
 	}
 	return nil
+}
+
+// ownAccess is what the facts hold of the token of a node's own machine.
+func ownAccess(nodeID, token string) fsm.Access {
+	secret := sha256.Sum256([]byte(token))
+	return fsm.Access{ID: "node-" + nodeID[:12], Kind: fsm.AccessUser, User: account(), Role: fsm.Admin, Secret: secret[:]}
 }
 
 func (c *credentials) entry(command fsm.Command) fsm.Entry {

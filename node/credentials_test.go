@@ -44,7 +44,7 @@ func keep(t *testing.T, id, token string, do func(t *testing.T, g *grantor)) {
 		g := &grantor{facts: newFacts(t), id: id}
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
-		c := &credentials{seat: g, token: token}
+		c := &credentials{seat: g, own: ownAccess(id, token)}
 		wait := start(func() { ended <- c.Run(ctx) })
 		synctest.Wait()
 		do(t, g)
@@ -80,7 +80,7 @@ func TestTokenOfThisMachine(t *testing.T) {
 	})
 	t.Run("replaces the one of a lost file", func(t *testing.T) {
 		keep(t, nodeA, "cvu_old", func(t *testing.T, g *grantor) {
-			c := &credentials{seat: g, token: "cvu_new"}
+			c := &credentials{seat: g, own: ownAccess(nodeA, "cvu_new")}
 			if err := c.grant(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -94,7 +94,7 @@ func TestTokenOfThisMachine(t *testing.T) {
 			g := &grantor{facts: newFacts(t), id: nodeA}
 			g.away.Store(true)
 			ctx, cancel := context.WithCancel(t.Context())
-			wait := start(func() { _ = (&credentials{seat: g, token: "cvu_x"}).Run(ctx) })
+			wait := start(func() { _ = (&credentials{seat: g, own: ownAccess(nodeA, "cvu_x")}).Run(ctx) })
 			<-time.After(10*time.Second + time.Millisecond)
 			if n := g.proposed.Load(); n != 11 {
 				t.Errorf("tried %d times in ten seconds", n)

@@ -186,11 +186,12 @@ func (n *Node) openHandlers(context.Context) error {
 	n.peers = newPeers(dial, logger.With("component", "peers"))
 	n.machines = &machines{seat: n.seat, peers: n.peers, logger: logger.With("component", "machines")}
 	n.logs = &logs{self: n.seat.ID(), state: n.seat.State(), peers: n.peers, path: n.runner.LogPath}
+	own := ownAccess(n.id.ID(), n.token)
 	var err error
 	n.api, err = api.New(api.Options{
 		Cluster: &clusterView{Seat: n.seat, name: n.o.Name}, Machines: n.machines, Logs: n.logs, Joins: &joins{seat: n.seat},
 		Version: n.o.Version, NodeName: n.o.Name, Logger: logger,
-		AllowedHosts: n.allowedHosts, NoUI: n.o.NoUI, Pages: ui.Handler(),
+		Local: &own, AllowedHosts: n.allowedHosts, NoUI: n.o.NoUI, Pages: ui.Handler(),
 	})
 	if err != nil {
 		return fmt.Errorf("open the API: %w", err)
@@ -238,7 +239,7 @@ func (n *Node) Run(ctx context.Context) error {
 	})
 	peer := &peerServer{state: n.seat.State(), machines: n.machines, logs: n.logs, who: mesh.PeerID, logger: n.o.Logger.With("component", "peers")}
 	announce := &announcer{announce: n.seat.Announce, changed: n.monitor.Changed, logger: n.o.Logger}
-	keys := &credentials{seat: n.seat, token: n.token}
+	keys := &credentials{seat: n.seat, own: ownAccess(n.id.ID(), n.token)}
 	notify := &notifier{ready: n.ready, alive: n.alive, logger: n.o.Logger}
 	beacons := &beaconer{seat: n.seat, monitor: n.monitor, held: n.holds, logger: n.o.Logger}
 	err := runStages(ctx,

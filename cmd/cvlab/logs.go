@@ -88,7 +88,7 @@ func outcome(id uint64, f api.FinalStatus) error {
 	if f.ExitCode != nil && *f.ExitCode > 0 && *f.ExitCode < 256 {
 		code = *f.ExitCode
 	}
-	return &exitError{code: code, err: fmt.Errorf("experiment %d %s: %s", id, f.Status, plain(first(f.Sentence, string(f.Class))))}
+	return &exitError{code: code, err: fmt.Errorf("experiment %d %s", id, plain(first(f.Sentence, string(f.Status))))}
 }
 
 // output is where a job's bytes go: as they are into a file or pipe, made harmless on a terminal.

@@ -139,6 +139,9 @@ func (p *program) whyCommand() *cobra.Command {
 			for _, n := range x.Nodes {
 				fmt.Fprintf(p.stdout, "  %-12s %s\n", plain(n.Name), plain(n.Sentence))
 			}
+			if x.Start != "" {
+				fmt.Fprintf(p.stdout, "would start it: %s\n", plain(x.Start))
+			}
 			if x.Status == fsm.Failed {
 				p.next("its output: cvlab logs %d", id)
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/subtle"
 	"fmt"
 	"net/http"
 	"strings"
@@ -106,7 +107,11 @@ func credentials(r *http.Request) (string, fsm.AccessKind, *Error) {
 
 // holder gives who holds a token that is good now.
 func (s *Server) holder(text string, kind fsm.AccessKind) caller {
-	a := s.o.Cluster.State().View().AccessBySecret(secretOf(text))
+	secret := secretOf(text)
+	a := s.o.Cluster.State().View().AccessBySecret(secret)
+	if own := s.o.Local; a == nil && own != nil && subtle.ConstantTimeCompare(own.Secret, secret) == 1 {
+		a = own
+	}
 	if a == nil || a.Kind != kind || a.Expired(time.Now()) {
 		return caller{}
 	}
@@ -136,6 +141,9 @@ func (s *Server) stillGood(r *http.Request) bool {
 		return false
 	}
 	a := s.o.Cluster.State().View().AccessByID(c.access.ID)
+	if a == nil && c.access == s.o.Local {
+		a = s.o.Local
+	}
 	return a != nil && !a.Expired(time.Now())
 }
 

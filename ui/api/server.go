@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/gorilla/mux"
+
+	"github.com/deveronica/cvlab/fsm"
 )
 
 // Options are what a Server is made of.
@@ -18,6 +20,9 @@ type Options struct {
 	Version  string // of this program
 	NodeName string
 	Logger   *slog.Logger
+	// Local is the token of this machine's own programs. It is good on this node before it was granted by a commit, so that
+	// they can ask a node that has no leader yet; nil for none.
+	Local *fsm.Access
 	// AllowedHosts gives the names this node may be called by in a Host header, without port. localhost, IP addresses
 	// and NodeName are always allowed. Nil adds none.
 	AllowedHosts func() []string
