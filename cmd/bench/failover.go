@@ -27,6 +27,12 @@ func (b *bench) failoverCommand() *cobra.Command {
 	c.Flags().IntVar(&p.n, "n", 20, "times the leader dies")
 	c.Flags().BoolVar(&p.cut, "cut", false, "cut the leader's host off the network instead of killing the process (root only)")
 	needPositive(c, "n", &p.n)
+	before(c, func() error {
+		if p.cut {
+			return mayMakeHosts()
+		}
+		return nil
+	})
 	return c
 }
 

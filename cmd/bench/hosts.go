@@ -26,13 +26,21 @@ type host struct {
 	addr  string // of the host
 }
 
-// newHosts makes n hosts. It needs root and the program ip.
-func newHosts(ctx context.Context, n int) (*hosts, error) {
+// mayMakeHosts says what is missing for newHosts, if anything.
+func mayMakeHosts() error {
 	if os.Geteuid() != 0 {
-		return nil, usage("--cut makes network namespaces, which only root may do: run it as root, or leave --cut out")
+		return usage("--cut makes network namespaces, which only root may do: run it as root, or leave --cut out")
 	}
 	if _, err := exec.LookPath("ip"); err != nil {
-		return nil, usage("--cut makes network namespaces with the program ip: install iproute2, or leave --cut out")
+		return usage("--cut makes network namespaces with the program ip: install iproute2, or leave --cut out")
+	}
+	return nil
+}
+
+// newHosts makes n hosts, at most 253.
+func newHosts(ctx context.Context, n int) (*hosts, error) {
+	if err := mayMakeHosts(); err != nil {
+		return nil, err
 	}
 	// Names hold our process ID, so that two runs cannot meet, and are short enough for an interface (15 bytes).
 	id := strconv.Itoa(os.Getpid())
@@ -79,7 +87,10 @@ func (h *hosts) remove() error {
 	defer cancel()
 	var all []error
 	for _, x := range h.all {
-		// The cable goes with its namespace; one that was never made is no error here.
+		// What was never made is no error here. A cable would go with its namespace, but some time later.
+		if _, err := os.Stat("/sys/class/net/" + x.cable); err == nil {
+			all = append(all, ip(ctx, "link del "+x.cable))
+		}
 		if _, err := os.Stat("/run/netns/" + x.space); err == nil {
 			all = append(all, ip(ctx, "netns del "+x.space))
 		}
