@@ -54,7 +54,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	var quiet *exitError
 	if !errors.As(err, &quiet) || quiet.err != nil {
 		// A server's words, and with them other people's, may be in it.
-		fmt.Fprintf(stderr, "cvlab: %s\n", plainLines(err.Error()))
+		fmt.Fprintf(stderr, "cvlab: %s\n", plainLines(err.Error()+unknownKey(err)))
 	}
 	return exitCode(err)
 }

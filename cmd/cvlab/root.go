@@ -19,7 +19,6 @@ type program struct {
 	json   bool
 	server string
 	data   string
-	token  string
 }
 
 func (p *program) root() *cobra.Command {
@@ -67,8 +66,8 @@ func (p *program) root() *cobra.Command {
 	add("node", p.upCommand(), p.joinCommand(), p.installCommand(), p.uninstallCommand(), p.devCommand(), exampleCommand())
 	add("queue", p.runCommand(), p.queueCommand(), p.showCommand(), p.whyCommand(), p.logsCommand(),
 		p.cancelCommand(), p.retryCommand(), p.holdCommand(), p.releaseCommand(), p.priorityCommand(), p.projectsCommand())
-	add("cluster", p.devicesCommand(), p.clusterCommand(), p.drainCommand(), p.resumeCommand(), p.removeCommand(), p.tokenCommand())
-	root.AddCommand(p.versionCommand())
+	add("cluster", p.devicesCommand(), p.clusterCommand(), p.drainCommand(), p.resumeCommand(), p.removeCommand(), p.tokenCommand(), p.loginCommand())
+	root.AddCommand(p.versionCommand(), p.openapiCommand())
 	return root
 }
 
