@@ -22,7 +22,7 @@ const module = "github.com/deveronica/cvlab/"
 
 // layers is the house: an arrow may only point to a lower layer, or from a package to its own parent.
 var layers = map[string]int{
-	"cmd/cvlab": 5, "cmd/bench": 5,
+	"cmd/cvlab": 5, "cmd/bench": 5, "node/nodetest": 5,
 	"node":        4,
 	"node/leader": 3, "node/worker": 3, "ui/api": 3,
 	"cluster": 2, "cluster/archive": 2, "executor": 2, "ui": 2, "ui/metrics": 2,
