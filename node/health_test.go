@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -274,24 +275,24 @@ func TestBeaconsOnePerSecond(t *testing.T) {
 func TestInventoryIsAnnounced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &mouth{changed: make(chan struct{})}
-		var announced int
-		fail := true
+		var announced atomic.Int32
+		var well atomic.Bool
 		a := &announcer{changed: m.Changed, logger: quiet(), announce: func(context.Context) error {
-			if announced++; fail {
-				return errors.New("no majority")
+			if announced.Add(1); well.Load() {
+				return nil
 			}
-			return nil
+			return errors.New("no majority")
 		}}
 		ctx, cancel := context.WithCancel(t.Context())
 		wait := start(func() { _ = a.Run(ctx) })
 		<-time.After(3*time.Second + time.Millisecond)
-		fail = false
+		well.Store(true)
 		<-time.After(time.Hour)
-		if announced != 5 {
-			t.Errorf("tried %d times, want once a second until it was taken", announced)
+		if n := announced.Load(); n != 5 {
+			t.Errorf("tried %d times, want once a second until it was taken", n)
 		}
 		m.fire(&m.changed)
-		if announced != 6 {
+		if announced.Load() != 6 {
 			t.Error("a change was not announced")
 		}
 		cancel()
