@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -121,21 +122,23 @@ func (l *lab) member(i int) (*member, error) {
 	return m, nil
 }
 
-// freeAddress finds a port on loopback that is free for TCP and UDP.
+// freeAddress finds a port on loopback that is free for TCP and UDP. It lies below the ports that the kernel gives to
+// outgoing connections: those of thousands of submissions must not take it while a node that was killed is away.
 func freeAddress() (string, error) {
-	for range 100 {
-		tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	for range 1000 {
+		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(10_000+rand.N(22_000)))
+		tcp, err := net.Listen("tcp", addr)
 		if err != nil {
-			return "", fmt.Errorf("find a free port: %w", err)
+			continue
 		}
-		udp, err := net.ListenPacket("udp", tcp.Addr().String())
+		udp, err := net.ListenPacket("udp", addr)
 		tcp.Close()
 		if err == nil {
 			udp.Close()
-			return tcp.Addr().String(), nil
+			return addr, nil
 		}
 	}
-	return "", errors.New("find a free port: none is free for both TCP and UDP")
+	return "", errors.New("find a free port: a thousand tries found none that is free for both TCP and UDP")
 }
 
 // launch starts a node's process; it does not wait for it to be of use.
