@@ -24,6 +24,8 @@ var (
 	ErrNoCluster = errors.New("this node is in no cluster yet; found one with: cvlab up, or join one with: cvlab join PEER")
 	// ErrNotAdmitted: the peer did not let this node in. The text says why and what to do.
 	ErrNotAdmitted = errors.New("join refused")
+	// ErrOtherMember: the node has a cluster already, and was told to join another one.
+	ErrOtherMember = errors.New("this node is in another cluster")
 	// ErrStopped: the seat is closing. It is an ErrNotApplied.
 	ErrStopped = fmt.Errorf("this node is stopping: %w", ErrNotApplied)
 )

@@ -113,14 +113,16 @@ func (s *Seat) checkPeer(ctx context.Context, j Joining, f clusterFile) error {
 	ctx, cancel := context.WithTimeout(ctx, s.o.Tuning.RPC)
 	defer cancel()
 	conn, err := s.o.Mesh.DialUnknown(ctx, j.Peer, protocolJoin)
+	if errors.Is(err, mesh.ErrOtherCluster) {
+		return fmt.Errorf("%w: %w: it is a member of %q, and %s of another one", ErrNotAdmitted, ErrOtherMember, f.Name, j.Peer)
+	}
 	if err != nil {
 		s.log.Debug("peer to join does not answer; this node is a member already", "peer", j.Peer, "error", err)
 		return nil
 	}
 	defer conn.Close()
 	if other, _ := conn.PeerCluster(); other != f.ID {
-		return fmt.Errorf("%w: this node is a member of cluster %q already, and %s belongs to another; leave first with: cvlab leave",
-			ErrNotAdmitted, f.Name, j.Peer)
+		return fmt.Errorf("%w: %w: it is a member of %q, and %s of another one", ErrNotAdmitted, ErrOtherMember, f.Name, j.Peer)
 	}
 	return nil
 }

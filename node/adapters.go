@@ -111,14 +111,19 @@ func names(list []string) string {
 
 // joins makes join tokens for the API.
 type joins struct {
-	seat *cluster.Seat
+	node *Node
 }
 
 // CreateJoinToken implements api.Joins.
 func (j *joins) CreateJoinToken(ctx context.Context, by string, uses int, ttl time.Duration) (string, *fsm.Access, error) {
-	token, access, err := j.seat.CreateJoinToken(ctx, by, uses, ttl)
+	token, access, err := j.node.seat.CreateJoinToken(ctx, by, uses, ttl)
 	if err != nil {
 		return "", nil, err
 	}
 	return token.String(), access, nil
+}
+
+// JoinOther implements api.Joins.
+func (j *joins) JoinOther(ctx context.Context, peer, token string) error {
+	return j.node.JoinOther(ctx, peer, token)
 }

@@ -84,3 +84,16 @@ func marshalRunning(r Running) ([]byte, error) {
 	}
 	return append(data, '\n'), nil
 }
+
+// Locked says whether a node runs on the data directory.
+func Locked(dataDir string) bool {
+	if _, err := os.Stat(filepath.Join(dataDir, "lock")); err != nil {
+		return false
+	}
+	f, err := lock(dataDir)
+	if err != nil {
+		return true
+	}
+	f.Close()
+	return false
+}

@@ -52,6 +52,7 @@ type Node struct {
 	api     *api.Server
 	front   *front
 	ready   chan struct{}
+	rejoin  chan *Rejoin
 
 	machines *machines
 	logs     *logs
@@ -68,7 +69,7 @@ func New(ctx context.Context, o Options) (*Node, error) {
 	if o, err = o.withDefaults(hostname, runtime.NumCPU()); err != nil {
 		return nil, err
 	}
-	n := &Node{o: o, ready: make(chan struct{}), roster: cluster.NewRoster()}
+	n := &Node{o: o, ready: make(chan struct{}), rejoin: make(chan *Rejoin, 1), roster: cluster.NewRoster()}
 	for _, step := range []func(context.Context) error{
 		n.openData, n.openPorts, n.openMachine, n.openExecutor, n.openSeat, n.openHandlers,
 	} {
@@ -169,7 +170,11 @@ func (n *Node) openSeat(ctx context.Context) error {
 			o.Join.Token = token
 		}
 	}
-	seat, err := cluster.Open(ctx, o)
+	open := cluster.Open
+	if n.o.Replace && Admitted(n.o.DataDir) {
+		open = n.replaceCluster
+	}
+	seat, err := open(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -189,7 +194,7 @@ func (n *Node) openHandlers(context.Context) error {
 	own := ownAccess(n.id.ID(), n.token)
 	var err error
 	n.api, err = api.New(api.Options{
-		Cluster: &clusterView{Seat: n.seat, name: n.o.Name}, Machines: n.machines, Logs: n.logs, Joins: &joins{seat: n.seat},
+		Cluster: &clusterView{Seat: n.seat, name: n.o.Name}, Machines: n.machines, Logs: n.logs, Joins: &joins{node: n},
 		Version: n.o.Version, NodeName: n.o.Name, Logger: logger,
 		Local: &own, AllowedHosts: n.allowedHosts, NoUI: n.o.NoUI, Pages: ui.Handler(),
 	})
@@ -259,6 +264,7 @@ func (n *Node) Run(ctx context.Context) error {
 			{"credentials", keys.Run},
 			{"beacons", beacons.Run},
 			{"systemd", notify.Run},
+			{"join", n.awaitRejoin},
 			{"readiness", func(ctx context.Context) error { close(n.ready); <-ctx.Done(); return nil }},
 		})
 	n.peers.close()

@@ -27,6 +27,9 @@ type Options struct {
 	Join string
 	// JoinToken is the token for Join; not needed once the node was admitted.
 	JoinToken string
+	// Replace joins although the data directory holds a cluster already, which is then forgotten. If the join fails, the
+	// old cluster is left as it was.
+	Replace bool
 
 	Labels map[string]string
 	Kit    worker.Kit

@@ -230,3 +230,51 @@ func TestWipedFollowerIsANewNode(t *testing.T) {
 	leads.kill()
 	l.submit(rest[0], api.AddRequest{Command: []string{"true"}, Device: "cpu"})
 }
+
+// A node that was started alone, as a service does, is told to join while it runs. If that fails it goes on as before, and
+// a cluster that somebody would miss is not left.
+func TestRunningNodeIsToldToJoin(t *testing.T) {
+	l := newLab(t, 1)
+	founder := l.machines[0]
+	alone := l.machine("alone")
+	alone.start("up")
+	alone.waitLed()
+	join := func(token string) (string, string, int) {
+		file := filepath.Join(t.TempDir(), "token")
+		l.must(os.WriteFile(file, []byte(token), 0o600))
+		return alone.cvlab("join", founder.mesh, "--token-file", file)
+	}
+	id := func(m *machine) string {
+		s, err := m.client().Cluster(t.Context())
+		l.must(err)
+		return s.ID
+	}
+	before := id(alone)
+	good := l.joinToken(1, time.Hour)
+	if _, errs, code := join(strings.TrimSpace(newLab(t, 1).joinToken(1, time.Hour))); code != exitFailed || !strings.Contains(errs, "token") {
+		t.Errorf("with a foreign token: exit code %d, %q", code, errs)
+	}
+	alone.waitLed()
+	if now := id(alone); now != before {
+		t.Fatalf("after a failed join it is in cluster %s, want its old one %s", now, before)
+	}
+	if out, errs, code := join(good); code != 0 || !strings.Contains(out, "has joined") {
+		t.Fatalf("with a good token: exit code %d, %q %q", code, out, errs)
+	}
+	if now, want := id(alone), id(founder); now != want {
+		t.Errorf("it is in cluster %s, want %s", now, want)
+	}
+	alone.kill()
+	alone.restart() // by plain "up": the join is not forgotten
+	l.submit(alone, api.AddRequest{Command: []string{"true"}, Device: "cpu"})
+
+	busy := l.machine("busy")
+	busy.start("up")
+	busy.waitLed()
+	l.submit(busy, api.AddRequest{Command: []string{"true"}, Device: "cpu"})
+	file := filepath.Join(t.TempDir(), "token")
+	l.must(os.WriteFile(file, []byte(l.joinToken(1, time.Hour)), 0o600))
+	if _, errs, code := busy.cvlab("join", founder.mesh, "--token-file", file); code != exitFailed || !strings.Contains(errs, "experiments") {
+		t.Errorf("a node with experiments: exit code %d, %q", code, errs)
+	}
+}

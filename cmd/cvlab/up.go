@@ -16,7 +16,9 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/term"
 
+	"github.com/deveronica/cvlab/cluster"
 	"github.com/deveronica/cvlab/node"
+	"github.com/deveronica/cvlab/ui/api"
 )
 
 // nodeFlags are the flags of up and join.
@@ -90,25 +92,115 @@ func (p *program) runNode(ctx context.Context, f *nodeFlags, peer string) error 
 	if err != nil {
 		return err
 	}
+	if peer != "" {
+		if told, err := p.tellRunning(ctx, f, o.DataDir, peer); told || err != nil {
+			return err
+		}
+	}
 	if peer != "" && !node.Admitted(o.DataDir) {
 		if o.JoinToken, err = p.joinToken(f); err != nil {
 			return err
 		}
 	}
+	var then *node.Rejoin // to be told to the node once it is up
+	for {
+		err := p.runOnce(ctx, o, f.withParent, then)
+		again, rejoin := errors.AsType[*node.Rejoin](err)
+		switch {
+		case rejoin:
+			o.Join, o.JoinToken, o.Replace, then = again.Peer, again.Token, true, nil
+		case o.Replace && node.ReadJoinError(o.DataDir) != "" && ctx.Err() == nil:
+			// The join failed and the old cluster is back: go on in it, as before.
+			fmt.Fprintf(p.stderr, "cvlab: %v; going on in the old cluster\n", err)
+			o.Join, o.JoinToken, o.Replace = "", "", false
+			if peer != "" {
+				return err // it was this command that wanted to join
+			}
+		case errors.Is(err, cluster.ErrOtherMember) && then == nil:
+			// This node was up once before, and is to join now: whether it may is seen when it is up.
+			token, terr := p.joinToken(f)
+			if terr != nil {
+				return terr
+			}
+			o.Join, then = "", &node.Rejoin{Peer: peer, Token: token}
+		default:
+			return err
+		}
+	}
+}
+
+// runOnce runs one node until it ends.
+func (p *program) runOnce(ctx context.Context, o node.Options, withParent bool, then *node.Rejoin) error {
 	n, err := node.New(ctx, o)
 	if err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.Run(ctx) })
-	g.Go(func() error { return p.welcome(ctx, n) })
-	if f.withParent {
+	g.Go(func() error {
+		if then == nil {
+			return p.welcome(ctx, n)
+		}
+		if _, err := n.Welcome(ctx); err != nil {
+			return nil // it ends before it was ready, and says why itself
+		}
+		return n.JoinOther(ctx, then.Peer, then.Token)
+	})
+	if withParent {
 		g.Go(func() error { return endWithParent(ctx) })
 	}
 	if err := g.Wait(); err != nil && !errors.Is(err, errParentGone) {
 		return err
 	}
 	return nil
+}
+
+// changeOver bounds how long a running node may take to join another cluster.
+const changeOver = 60 * time.Second
+
+// tellRunning tells the node that runs on the data directory, if one does, to join a peer's cluster, and waits until it
+// has or says why not.
+func (p *program) tellRunning(ctx context.Context, f *nodeFlags, dir, peer string) (told bool, err error) {
+	if !node.Locked(dir) {
+		return false, nil
+	}
+	here, err := node.ReadRunning(dir)
+	if err != nil {
+		return true, fmt.Errorf("a node uses %s but does not answer yet: %w; try again", dir, err)
+	}
+	own, err := node.ReadToken(dir)
+	if err != nil {
+		return true, err
+	}
+	c, err := api.NewClient(api.ClientOptions{URL: here.HTTP, Token: own})
+	if err != nil {
+		return true, err
+	}
+	before, err := c.Cluster(ctx)
+	if err != nil {
+		return true, err
+	}
+	token, err := p.joinToken(f)
+	if err != nil {
+		return true, err
+	}
+	if err := c.JoinOther(ctx, peer, token); err != nil {
+		return true, fmt.Errorf("a node runs here already (process %d): %w", here.PID, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, changeOver)
+	defer cancel()
+	err = until(ctx, "the running node to join", func() bool {
+		now, err := c.Cluster(ctx)
+		return err == nil && now.ID != before.ID && now.Leader != nil || node.ReadJoinError(dir) != ""
+	})
+	if err != nil {
+		return true, err
+	}
+	if why := node.ReadJoinError(dir); why != "" {
+		return true, errors.New(strings.TrimSpace(why))
+	}
+	fmt.Fprintf(p.stdout, "the node that runs here (process %d) has joined the cluster of %s\n", here.PID, peer)
+	return true, nil
 }
 
 func (p *program) nodeOptions(f *nodeFlags, peer string) (node.Options, error) {

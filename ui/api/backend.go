@@ -57,8 +57,11 @@ type LogChunk struct {
 	Ended bool
 }
 
-// Joins makes tokens that let machines in.
+// Joins lets machines in, and this machine into another cluster.
 type Joins interface {
 	// CreateJoinToken makes and commits a token. Its text is returned this once and stored nowhere.
 	CreateJoinToken(ctx context.Context, by string, uses int, ttl time.Duration) (token string, access *fsm.Access, err error)
+	// JoinOther makes this node leave its own cluster for the one of a peer. It refuses when somebody would miss the own
+	// one, and returns before the node has changed over.
+	JoinOther(ctx context.Context, peer, token string) error
 }

@@ -192,6 +192,12 @@ func (c *Client) CreateToken(ctx context.Context, r TokenRequest) (NewToken, err
 	return t, err
 }
 
+// JoinOther makes the asked node join another cluster. It answers before the node has changed over.
+func (c *Client) JoinOther(ctx context.Context, peer, token string) error {
+	_, err := c.do(ctx, call{method: http.MethodPost, path: "/api/cluster/join", body: JoinRequest{Peer: peer, Token: token}, once: true})
+	return err
+}
+
 // Tokens lists the tokens without their secrets.
 func (c *Client) Tokens(ctx context.Context) ([]TokenInfo, error) {
 	var out struct {

@@ -159,6 +159,12 @@ type TokenRequest struct {
 	TTL  Duration       `json:"ttl,omitempty"` // 0: an hour for join, for ever for user
 }
 
+// JoinRequest tells a node to join another cluster.
+type JoinRequest struct {
+	Peer  string `json:"peer"`  // host or host:port of any member's mesh
+	Token string `json:"token"` // join token
+}
+
 // NewToken is a token that was just made; its text is shown this once.
 type NewToken struct {
 	Token   string     `json:"token"`
