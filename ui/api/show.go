@@ -71,6 +71,7 @@ func (s *shower) experiment(e *fsm.Experiment) Experiment {
 		ExitCode: e.ExitCode, Class: e.Class, Message: e.Message, Cancelling: e.Cancelling, Tags: list(e.Tags),
 		CreatedAt: e.CreatedAt, StartedAt: when(e.StartedAt), EndedAt: when(e.EndedAt), Index: e.ModifyIndex,
 	}
+	x.Name = filled(x.Name, x.Params)
 	if b.Count > 1 {
 		x.Sweep = &b.ID
 	}
@@ -84,6 +85,18 @@ func (s *shower) experiment(e *fsm.Experiment) Experiment {
 		x.Progress = &Progress{Epoch: n, Epochs: n, Fraction: 1}
 	}
 	return x
+}
+
+// filled puts the experiment's own values for the {{key}} of its sweep into a name, so that people can tell its sisters
+// apart. It is for people only: what a run calls its files is the run's own business.
+func filled(name string, params Params) string {
+	if !strings.Contains(name, "{{") {
+		return name
+	}
+	for _, p := range params {
+		name = strings.ReplaceAll(name, "{{"+p.Key+"}}", strings.Trim(string(p.Value), `"`))
+	}
+	return name
 }
 
 // notPlanned is the reason of what is too new for the planner to have looked at it, or when the leader does not answer.
