@@ -238,9 +238,24 @@ func (m *Node) WaitStatus(id uint64, want fsm.Status) api.Detail {
 	wait(m.t, fmt.Sprintf("experiment %d to be %s", id, want), func(ctx context.Context) (string, bool) {
 		var err error
 		d, err = m.Client().Get(ctx, id)
-		return fmt.Sprintf("%s, %s%s, %v", d.Status, d.Reason, d.Message, err), err == nil && d.Status == want
+		return fmt.Sprintf("%s on %q, %s%s, %v", d.Status, d.Node, d.Reason, d.Message, err), err == nil && d.Status == want
 	})
 	return d
+}
+
+// WaitSilent waits until this node no longer counts a stopped one among those that may get work. Before that, an
+// experiment may be assigned to it, and waits there until it is back.
+func (m *Node) WaitSilent(stopped *Node) {
+	m.t.Helper()
+	wait(m.t, stopped.o.Name+" to be missed", func(ctx context.Context) (string, bool) {
+		devices, err := m.Client().Devices(ctx)
+		for _, d := range devices {
+			if d.ID == stopped.id {
+				return d.State, err == nil && d.State != "active"
+			}
+		}
+		return fmt.Sprintf("%d devices, %v", len(devices), err), false
+	})
 }
 
 // Output reads what an experiment has printed so far, through this node.
