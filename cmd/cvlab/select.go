@@ -29,8 +29,8 @@ func ids(args []string) ([]uint64, error) {
 			if b < a || b-a >= maxRange {
 				return nil, usage("%q: want a range of at most %d experiments, such as 3-9", word, maxRange)
 			}
-			for id := a; id <= b; id++ {
-				list = append(list, id)
+			for i := range b - a + 1 {
+				list = append(list, a+i)
 			}
 		}
 	}

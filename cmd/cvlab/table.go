@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"strconv"
@@ -14,11 +16,14 @@ import (
 
 // table writes rows in columns.
 type table struct {
-	w *tabwriter.Writer
+	to   io.Writer
+	text *bytes.Buffer
+	w    *tabwriter.Writer
 }
 
 func newTable(w io.Writer, header ...string) *table {
-	t := &table{w: tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)}
+	t := &table{to: w, text: &bytes.Buffer{}}
+	t.w = tabwriter.NewWriter(t.text, 0, 0, 2, ' ', 0)
 	t.row(header...)
 	return t
 }
@@ -27,10 +32,21 @@ func (t *table) row(cells ...string) {
 	for i, c := range cells {
 		cells[i] = plain(c)
 	}
-	fmt.Fprintln(t.w, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
+	fmt.Fprintln(t.w, strings.Join(cells, "\t"))
 }
 
-func (t *table) flush() error { return t.w.Flush() }
+// flush prints the rows, without the blanks that fill up empty last cells.
+func (t *table) flush() error {
+	if err := t.w.Flush(); err != nil {
+		return err
+	}
+	for line := range bytes.Lines(t.text.Bytes()) {
+		if _, err := fmt.Fprintf(t.to, "%s\n", bytes.TrimRight(line, " \n")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // plain makes somebody's text harmless for a terminal: no control character gets through, nor one that turns the
 // direction of what follows.
@@ -101,7 +117,12 @@ func size(n uint64) string {
 func params(list api.Params) string {
 	words := make([]string, 0, len(list))
 	for _, p := range list {
-		words = append(words, p.Key+"="+strings.Trim(string(p.Value), `"`))
+		value := string(p.Value)
+		var text string
+		if json.Unmarshal(p.Value, &text) == nil {
+			value = text
+		}
+		words = append(words, p.Key+"="+value)
 	}
 	return strings.Join(words, " ")
 }
