@@ -26,6 +26,9 @@ attempts and over the death of the asked node, and ends with the experiment's ow
 			if err != nil {
 				return err
 			}
+			if o.Attempt < 0 || o.Tail < 0 {
+				return usage("--attempt and --tail cannot be below 0")
+			}
 			if !follow {
 				return p.logs(cmd.Context(), id, o, raw)
 			}

@@ -20,6 +20,9 @@ type queueFlags struct {
 	limit   int
 }
 
+// queueLimit is how many experiments are shown when nobody says otherwise: about a screen.
+const queueLimit = 50
+
 func (p *program) queueCommand() *cobra.Command {
 	f := queueFlags{}
 	c := &cobra.Command{
@@ -33,20 +36,24 @@ func (p *program) queueCommand() *cobra.Command {
 	c.Flags().StringSliceVar(&f.status, "status", nil, "only these: pending, running, completed, failed, cancelled, held")
 	c.Flags().StringVar(&f.project, "project", "", "only this project")
 	c.Flags().StringVar(&f.user, "user", "", "only this user's")
-	c.Flags().IntVarP(&f.limit, "limit", "n", 50, "at most so many")
+	c.Flags().IntVarP(&f.limit, "limit", "n", queueLimit, "at most so many, up to 1000")
 	return c
 }
 
 // queue prints the counts, then what runs and waits, in the order in which it will start.
 func (p *program) queue(cmd *cobra.Command, f queueFlags) error {
+	selected, err := statuses(f.status)
+	if err != nil {
+		return err
+	}
+	if f.limit < 1 || f.limit > 1000 {
+		return usage("--limit is from 1 to 1000")
+	}
 	c, err := p.connect()
 	if err != nil {
 		return err
 	}
-	q := api.QueueQuery{Project: f.project, User: f.user, Limit: f.limit, Sort: "queue"}
-	if q.Status, err = statuses(f.status); err != nil {
-		return err
-	}
+	q := api.QueueQuery{Status: selected, Project: f.project, User: f.user, Limit: f.limit, Sort: "queue"}
 	if f.all || len(q.Status) > 0 {
 		q.Sort = "-id"
 	} else {

@@ -39,7 +39,7 @@ func (p *program) root() *cobra.Command {
 			if len(args) > 0 {
 				return usage("there is no command %q; see cvlab --help", args[0])
 			}
-			return p.queue(cmd, queueFlags{})
+			return p.queue(cmd, queueFlags{limit: queueLimit})
 		},
 	}
 	root.SetIn(p.stdin)

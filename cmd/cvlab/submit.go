@@ -95,6 +95,9 @@ func (p *program) request(cmd *cobra.Command, f *submitFlags, args []string) (ap
 		Priority: f.priority, Device: f.device, Name: f.name, Project: f.project, Key: f.key, Code: f.code,
 		Set: f.set, TimeLimit: api.Duration(f.timeLimit), MaxParallel: f.maxParallel, Hold: f.hold,
 	}
+	if f.gpus < 0 || f.retries < 0 || f.maxParallel < 0 || f.timeLimit < 0 {
+		return r, usage("--gpus, --retries, --max-parallel and --time-limit cannot be below 0")
+	}
 	changed := cmd.Flags().Changed
 	if changed("gpus") {
 		r.GPUs = &f.gpus
