@@ -59,6 +59,8 @@ func newCommand(kind string) Command {
 		return new(Submit)
 	case "assign":
 		return new(Assign)
+	case "withdraw":
+		return new(Withdraw)
 	case "start":
 		return new(Start)
 	case "finish":

@@ -46,15 +46,20 @@ const (
 
 // closeAttempt ends an open attempt, frees what it held, and moves its experiment on.
 func (t *tx) closeAttempt(a *Attempt, class Class, message string) {
-	a.State, a.EndedAt, a.Class, a.Message = AttemptEnded, t.now, class, message
-	t.put(tableAttempts, a)
-	for _, uuid := range a.GPUs {
-		t.drop(tableHolds, &hold{GPU: uuid})
-	}
+	t.endAttempt(a, class, message)
 	e := t.experiment(a.Experiment)
 	if e.Token == a.Token {
 		t.afterAttempt(e, a, t.view().Spec(e))
 		t.putExperiment(e)
+	}
+}
+
+// endAttempt ends an open attempt and frees what it held.
+func (t *tx) endAttempt(a *Attempt, class Class, message string) {
+	a.State, a.EndedAt, a.Class, a.Message = AttemptEnded, t.now, class, message
+	t.put(tableAttempts, a)
+	for _, uuid := range a.GPUs {
+		t.drop(tableHolds, &hold{GPU: uuid})
 	}
 }
 

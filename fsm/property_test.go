@@ -65,7 +65,10 @@ func (d draws) attempt() (fsm.Token, string) {
 }
 
 func (d draws) command() fsm.Command {
-	switch d.pick("kind", 16) {
+	switch d.pick("kind", 17) {
+	case 16:
+		token, _ := d.attempt()
+		return &fsm.Withdraw{Token: token, Reason: "silent"}
 	case 0, 1:
 		return d.submit()
 	case 2, 3, 4:

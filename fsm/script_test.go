@@ -223,6 +223,9 @@ func command(t *testing.T, l *lab, verb string, a args) fsm.Command {
 	case "start":
 		token, node := a.attempt(l)
 		return &fsm.Start{Token: token, Node: node, BootID: a.named["boot"]}
+	case "withdraw":
+		token, _ := a.attempt(l)
+		return &fsm.Withdraw{Token: token, Reason: a.named["reason"]}
 	case "finish":
 		return ending(l, a)
 	case "cancel":

@@ -43,6 +43,7 @@ func everyCommand() []fsm.Command {
 		&fsm.Found{Cluster: "c", Name: "lab", Node: node},
 		&fsm.Submit{Spec: spec, Hold: true},
 		&fsm.Assign{Experiment: 7, Node: node.ID, GPUs: []string{"GPU-1"}},
+		&fsm.Withdraw{Token: token, Reason: "gpu1 was last heard 4 s ago"},
 		&fsm.Start{Token: token, Node: node.ID, BootID: "boot"},
 		&fsm.Finish{Token: token, Node: node.ID, Class: fsm.ClassUserError, ExitCode: ptr(1), Message: "it failed"},
 		&fsm.Cancel{Experiments: []uint64{1, 2}, Reason: "no longer wanted"},

@@ -62,10 +62,27 @@ func newPass(in Input) *pass {
 }
 
 func (p *pass) run() {
+	p.withdraw()
 	for e := range p.view.ByStatus(fsm.Pending) {
 		o := p.visit(e)
 		if p.watch[e.ID] {
 			p.outcomes[e.ID] = o
+		}
+	}
+}
+
+// withdraw takes back what silent machines have not started. What they have started may be running, and is theirs until
+// there is proof of its end.
+func (p *pass) withdraw() {
+	for a := range p.view.Open("") {
+		if a.State != fsm.AttemptAssigned {
+			continue
+		}
+		for _, m := range p.machines {
+			if m.ID == a.Node && m.silent != "" {
+				reason := fmt.Sprintf("%s %s and had not started it", m.Name, m.silent)
+				p.plan.Withdrawals = append(p.plan.Withdrawals, Withdrawal{Token: a.Token, Reason: reason})
+			}
 		}
 	}
 }

@@ -26,6 +26,7 @@ type scenario struct {
 	Steps []step               `json:"steps"`
 	Cards map[string]cardState `json:"cards"` // by UUID, which is NODE-INDEX
 	Now   string               `json:"now"`   // since the beginning; "" is the beginning
+	Led   string               `json:"led"`   // how long the leader leads; "" is not at all
 	Why   []uint64             `json:"why"`   // experiments to explain at length
 }
 
@@ -58,6 +59,7 @@ type step struct {
 	Submit   *fsm.Spec     `json:"submit"`
 	Times    int           `json:"times"`
 	Assign   *fsm.Assign   `json:"assign"`
+	Start    uint64        `json:"start"`
 	End      uint64        `json:"end"`
 	Class    fsm.Class     `json:"class"`
 	Cancel   []uint64      `json:"cancel"`
@@ -97,6 +99,9 @@ func (s scenario) build(t *testing.T) *world {
 	if s.Now != "" {
 		w.now = epoch.Add(duration(t, s.Now))
 	}
+	if s.Led != "" {
+		w.led = duration(t, s.Led)
+	}
 	return w
 }
 
@@ -133,6 +138,9 @@ func (st step) apply(t *testing.T, w *world) {
 		w.submit(*st.Submit, st.Times)
 	case st.Assign != nil:
 		w.do(st.Assign)
+	case st.Start != 0:
+		a := w.state.View().Attempt(w.state.View().Experiment(st.Start).Token)
+		w.do(&fsm.Start{Token: a.Token, Node: a.Node, BootID: "boot"})
 	case st.End != 0:
 		w.end(st.End, st.Class)
 	case st.Cancel != nil:

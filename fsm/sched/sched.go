@@ -63,6 +63,9 @@ type Input struct {
 	// not become a year: the leader adds its monotonic clock to the View.Time of the start of its term. A Now before
 	// View.Time counts as View.Time.
 	Now time.Time
+	// Leading is how long this leader has led. Until it has led for Limits.MaxHeard, a machine it has never heard may just
+	// not have spoken to it yet.
+	Leading time.Duration
 	// Health has the machines that were ever heard, by node ID.
 	Health map[string]Health
 	Limits Limits
@@ -81,10 +84,17 @@ type Cancel struct {
 	Reason     string `json:"reason"`
 }
 
+// Withdrawal takes back an attempt that its machine was given, has not started, and is too silent to start.
+type Withdrawal struct {
+	Token  fsm.Token `json:"token"`
+	Reason string    `json:"reason"`
+}
+
 // Plan is what to do now. Assignments stand in the order of the queue.
 type Plan struct {
 	Assignments []Assignment `json:"assignments,omitempty"`
 	Cancels     []Cancel     `json:"cancels,omitempty"`
+	Withdrawals []Withdrawal `json:"withdrawals,omitempty"`
 	// Wake is when to plan again although nothing has changed; 0 means never.
 	Wake time.Duration `json:"wake,omitempty"`
 }

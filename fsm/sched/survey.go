@@ -39,10 +39,12 @@ type card struct {
 // machine is one member with its cards in the order of their indexes.
 type machine struct {
 	*fsm.Node
-	out   string // why it takes nothing now, "" when it does
-	cpu   float64
-	cards []*card
-	onCPU []uint64 // experiments in its CPU slots
+	out string // why it takes nothing now, "" when it does
+	// silent says how long it was not heard, "" while it is heard often enough, or may be.
+	silent string
+	cpu    float64
+	cards  []*card
+	onCPU  []uint64 // experiments in its CPU slots
 }
 
 func (m *machine) freeSlots() int { return max(0, m.CPUSlots-len(m.onCPU)) }
@@ -79,6 +81,12 @@ func newSurvey(in Input) *survey {
 	for n := range in.View.Nodes() {
 		h, heard := in.Health[n.ID]
 		m := &machine{Node: n, out: s.outOfService(n, h, heard), cpu: h.CPU, onCPU: slots[n.ID]}
+		switch {
+		case heard && h.Heard > s.limits.MaxHeard:
+			m.silent = heardAgo(h)
+		case !heard && in.Leading > s.limits.MaxHeard:
+			m.silent = "was not heard since this leader leads"
+		}
 		m.cards = cardsOf(n, h, holders)
 		s.add(m)
 	}
@@ -110,10 +118,12 @@ func (s *survey) outOfService(n *fsm.Node, h Health, heard bool) string {
 	case !heard:
 		return "has not been heard yet"
 	case h.Heard > s.limits.MaxHeard:
-		return fmt.Sprintf("was last heard %s ago", seconds(h.Heard))
+		return heardAgo(h)
 	}
 	return ""
 }
+
+func heardAgo(h Health) string { return fmt.Sprintf("was last heard %s ago", seconds(h.Heard)) }
 
 func cardsOf(n *fsm.Node, h Health, holders map[string]uint64) []*card {
 	var cards []*card

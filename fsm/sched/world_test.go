@@ -26,6 +26,7 @@ type world struct {
 	index  uint64
 	now    time.Time
 	health map[string]sched.Health
+	led    time.Duration
 }
 
 func newWorld(t fataler) *world {
@@ -33,7 +34,7 @@ func newWorld(t fataler) *world {
 }
 
 func (w *world) input() sched.Input {
-	return sched.Input{View: w.state.View(), Now: w.now, Health: w.health}
+	return sched.Input{View: w.state.View(), Now: w.now, Health: w.health, Leading: w.led}
 }
 
 // try applies a command and gives its answer, also a refusal.

@@ -424,6 +424,11 @@ func TestSilenceStopsNewWork(t *testing.T) {
 		if l.status(id) != fsm.Running {
 			t.Fatal("three seconds are not silence yet")
 		}
+		l.must(&fsm.Start{Token: l.attempt(id).Token, Node: l.attempt(id).Node, BootID: "boot"})
+		unstarted := l.submit(gpuSpec())
+		if l.status(unstarted) != fsm.Running {
+			t.Fatal("three seconds are not silence yet")
+		}
 		<-time.After(time.Millisecond)
 		late := l.submit(gpuSpec())
 		<-time.After(time.Minute)
@@ -434,12 +439,15 @@ func TestSilenceStopsNewWork(t *testing.T) {
 		if l.status(id) != fsm.Running || !l.attempt(id).Open() {
 			t.Error("silence ended running work")
 		}
+		if l.status(unstarted) != fsm.Pending || l.attempt(unstarted).Open() {
+			t.Error("what a silent machine has not started was not taken back")
+		}
 		l.beacon(gpu1, gpu2)
-		if l.status(late) != fsm.Running {
+		if l.status(unstarted) != fsm.Running {
 			<-time.After(planAtMost)
 			synctest.Wait()
 		}
-		if l.status(late) != fsm.Running {
+		if l.status(unstarted) != fsm.Running {
 			t.Error("a machine that speaks again gets no work")
 		}
 	})

@@ -3,6 +3,7 @@ package leader
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -18,13 +19,14 @@ const atOnce = 64
 // plan makes a plan whenever the facts or the machines' health have changed, and carries it out.
 func (l *Leader) plan(ctx context.Context) error {
 	var c clock
+	began := time.Now()
 	for {
 		// Both are taken before the inputs are read: a change that comes while planning is seen afterwards.
 		facts, health := l.o.Cluster.State().Changed(), l.o.Health.HealthChanged()
-		p := sched.Make(l.input(&c))
+		p := sched.Make(l.input(&c, time.Since(began)))
 		switch changed := l.carryOut(ctx, p); {
 		case changed:
-		case len(p.Assignments)+len(p.Cancels) > 0:
+		case len(p.Assignments)+len(p.Cancels)+len(p.Withdrawals) > 0:
 			// Everything was refused. Even a refused entry wakes whoever watches the facts, so waiting for a change would
 			// not wait at all, and a planner that disagrees with the state machine would fill the log.
 			sleep(ctx, planAtMost, nil, nil)
@@ -64,36 +66,42 @@ func sleep(ctx context.Context, wait time.Duration, facts, health <-chan struct{
 }
 
 // input gathers what the planner needs.
-func (l *Leader) input(c *clock) sched.Input {
+func (l *Leader) input(c *clock, leading time.Duration) sched.Input {
 	v := l.o.Cluster.State().View()
-	return sched.Input{View: v, Now: c.now(v, time.Now()), Health: l.o.Health.Health()}
+	return sched.Input{View: v, Now: c.now(v, time.Now()), Leading: leading, Health: l.o.Health.Health()}
 }
 
 // carryOut proposes what the plan says and tells whether any fact has changed by it.
 func (l *Leader) carryOut(ctx context.Context, p sched.Plan) bool {
 	var g errgroup.Group
 	g.SetLimit(atOnce)
-	applied := make([]bool, len(p.Assignments)+len(p.Cancels))
-	for i, a := range p.Assignments {
+	var changed atomic.Bool
+	for _, c := range commands(p) {
 		g.Go(func() error {
-			applied[i] = l.propose(ctx, &fsm.Assign{Experiment: a.Experiment, Node: a.Node, GPUs: a.GPUs})
-			return nil
-		})
-	}
-	for i, c := range p.Cancels {
-		g.Go(func() error {
-			applied[len(p.Assignments)+i] = l.propose(ctx, &fsm.Cancel{Experiments: []uint64{c.Experiment}, Reason: c.Reason})
+			if l.propose(ctx, c) {
+				changed.Store(true)
+			}
 			return nil
 		})
 	}
 	// The functions above give no error: what failed is planned again.
 	_ = g.Wait()
-	for _, ok := range applied {
-		if ok {
-			return true
-		}
+	return changed.Load()
+}
+
+// commands are a plan as changes of the facts.
+func commands(p sched.Plan) []fsm.Command {
+	var list []fsm.Command
+	for _, a := range p.Assignments {
+		list = append(list, &fsm.Assign{Experiment: a.Experiment, Node: a.Node, GPUs: a.GPUs})
 	}
-	return false
+	for _, c := range p.Cancels {
+		list = append(list, &fsm.Cancel{Experiments: []uint64{c.Experiment}, Reason: c.Reason})
+	}
+	for _, w := range p.Withdrawals {
+		list = append(list, &fsm.Withdraw{Token: w.Token, Reason: w.Reason})
+	}
+	return list
 }
 
 func (l *Leader) propose(ctx context.Context, c fsm.Command) bool {

@@ -243,21 +243,6 @@ func (m *Node) WaitStatus(id uint64, want fsm.Status) api.Detail {
 	return d
 }
 
-// WaitSilent waits until this node no longer counts a stopped one among those that may get work. Before that, an
-// experiment may be assigned to it, and waits there until it is back.
-func (m *Node) WaitSilent(stopped *Node) {
-	m.t.Helper()
-	wait(m.t, stopped.o.Name+" to be missed", func(ctx context.Context) (string, bool) {
-		devices, err := m.Client().Devices(ctx)
-		for _, d := range devices {
-			if d.ID == stopped.id {
-				return d.State, err == nil && d.State != "active"
-			}
-		}
-		return fmt.Sprintf("%d devices, %v", len(devices), err), false
-	})
-}
-
 // Output reads what an experiment has printed so far, through this node.
 func (m *Node) Output(id uint64) string {
 	m.t.Helper()
