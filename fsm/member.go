@@ -161,5 +161,19 @@ func (c *Remove) apply(t *tx) Result {
 	n := *old
 	n.Removed = true
 	t.put(tableNodes, &n)
+	t.revokeOf(c.Node)
 	return ok()
+}
+
+// revokeOf takes back the tokens that a node has granted itself, for the programs of its own machine.
+func (t *tx) revokeOf(node string) {
+	var own []*Access
+	for a := range t.view().AllAccess() {
+		if a.By == node {
+			own = append(own, a)
+		}
+	}
+	for _, a := range own {
+		t.drop(tableAccess, a)
+	}
 }
