@@ -59,6 +59,15 @@ func (p *program) bulk(cmd *cobra.Command, r api.BulkRequest, project string, st
 		fmt.Fprintf(p.stderr, "%s\n", plain(changed.Message))
 	}
 	fmt.Fprintf(p.stdout, "%s %s\n", done, ranges(changed.Experiments))
+	switch {
+	case len(changed.Experiments) == 0:
+	case r.Action == "hold":
+		p.next("let them run again: cvlab release %s", strings.ReplaceAll(ranges(changed.Experiments), ", ", " "))
+	case r.Action == "cancel":
+		p.next("send them back: cvlab retry %s", strings.ReplaceAll(ranges(changed.Experiments), ", ", " "))
+	default:
+		p.next("watch them with: cvlab queue")
+	}
 	return nil
 }
 

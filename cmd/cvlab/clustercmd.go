@@ -29,7 +29,11 @@ func (p *program) devicesCommand() *cobra.Command {
 			if p.json {
 				return p.printJSON(map[string]any{"devices": list})
 			}
-			return p.printDevices(list)
+			if err := p.printDevices(list); err != nil {
+				return err
+			}
+			p.next("what runs there: cvlab queue")
+			return nil
 		},
 	}
 }
@@ -104,6 +108,7 @@ func (p *program) clusterCommand() *cobra.Command {
 			if s.Note != "" {
 				fmt.Fprintf(p.stdout, "\n%s\n", plain(s.Note))
 			}
+			p.next("a token for one more machine: cvlab token create --join")
 			return nil
 		},
 	}
@@ -122,8 +127,7 @@ func (p *program) drainCommand() *cobra.Command {
 			if err := c.Drain(cmd.Context(), args[0]); err != nil {
 				return err
 			}
-			fmt.Fprintf(p.stdout, "%s gets no new work; undo with: cvlab resume %s\n", plain(args[0]), plain(args[0]))
-			return nil
+			return p.done(map[string]any{"node": args[0], "draining": true}, "%s gets no new work; undo with: cvlab resume %s", args[0], args[0])
 		},
 	}
 }
@@ -141,8 +145,7 @@ func (p *program) resumeCommand() *cobra.Command {
 			if err := c.Resume(cmd.Context(), args[0]); err != nil {
 				return err
 			}
-			fmt.Fprintf(p.stdout, "%s gets work again\n", plain(args[0]))
-			return nil
+			return p.done(map[string]any{"node": args[0], "draining": false}, "%s gets work again", args[0])
 		},
 	}
 }
@@ -161,8 +164,7 @@ func (p *program) removeCommand() *cobra.Command {
 			if err := c.RemoveNode(cmd.Context(), args[0], off); err != nil {
 				return err
 			}
-			fmt.Fprintf(p.stdout, "%s is forgotten; to come back it needs a new data directory and a join token\n", plain(args[0]))
-			return nil
+			return p.done(map[string]any{"node": args[0], "removed": true}, "%s is forgotten; to come back it needs a new data directory and a join token", args[0])
 		},
 	}
 	c.Flags().BoolVar(&off, "it-is-off", false, "I have made sure that the machine is switched off; run its experiments elsewhere")
@@ -275,8 +277,7 @@ func (p *program) tokenRevokeCommand() *cobra.Command {
 			if err := c.RevokeToken(cmd.Context(), args[0]); err != nil {
 				return err
 			}
-			fmt.Fprintln(p.stdout, "revoked")
-			return nil
+			return p.done(map[string]any{"id": args[0], "revoked": true}, "revoked")
 		},
 	}
 }

@@ -14,6 +14,8 @@ import (
 	"text/template"
 
 	"github.com/spf13/cobra"
+
+	"github.com/deveronica/cvlab/node"
 )
 
 //go:embed cvlab.service.tmpl
@@ -97,7 +99,7 @@ func (p *program) install(ctx context.Context, f installFlags) error {
 	if err != nil {
 		return fmt.Errorf("find this program: %w", err)
 	}
-	if strings.HasPrefix(self, os.TempDir()) && !f.print {
+	if temporary(self) && !f.print {
 		return usage("this program is a temporary file (%s) and will be gone; build it first: go build -o /usr/local/bin/cvlab ./cmd/cvlab", self)
 	}
 	tokenPath := filepath.Join(dir, "join.token")
@@ -109,10 +111,13 @@ func (p *program) install(ctx context.Context, f installFlags) error {
 	if err != nil {
 		return err
 	}
-	run := systemctl(f.user, "daemon-reload")
-	enable := systemctl(f.user, "enable", "--now", unitName)
+	// restart, and not enable --now: it also makes a node that runs already follow the new unit.
+	commands := [][]string{systemctl(f.user, "daemon-reload"), systemctl(f.user, "enable", unitName), systemctl(f.user, "restart", unitName)}
 	if f.print {
-		fmt.Fprintf(p.stdout, "# %s\n%s\n# then:\n# %s\n# %s\n", path, text, strings.Join(run, " "), strings.Join(enable, " "))
+		fmt.Fprintf(p.stdout, "# %s\n%s\n# then:\n", path, text)
+		for _, c := range commands {
+			fmt.Fprintf(p.stdout, "# %s\n", strings.Join(c, " "))
+		}
 		return nil
 	}
 	if err := p.keepToken(f, dir, tokenPath); err != nil {
@@ -124,7 +129,7 @@ func (p *program) install(ctx context.Context, f installFlags) error {
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		return fmt.Errorf("write the unit: %w; run this as root, or with --user", err)
 	}
-	for _, command := range [][]string{run, enable} {
+	for _, command := range commands {
 		if err := p.execute(ctx, command); err != nil {
 			return err
 		}
@@ -133,7 +138,21 @@ func (p *program) install(ctx context.Context, f installFlags) error {
 	if f.user {
 		fmt.Fprintln(p.stdout, "so that it also runs while you are not signed in: loginctl enable-linger")
 	}
+	p.next("how it is: systemctl%s status %s; its log: journalctl%s -u %s", userFlag(f.user), unitName, userFlag(f.user), unitName)
 	return nil
+}
+
+func userFlag(user bool) string {
+	if user {
+		return " --user"
+	}
+	return ""
+}
+
+// temporary says whether the program is one that "go run" has built and will remove.
+func temporary(program string) bool {
+	inside, err := filepath.Rel(os.TempDir(), program)
+	return err == nil && !strings.HasPrefix(inside, "..") || strings.Contains(program, "/go-build")
 }
 
 func (f *installFlags) nodeCommand(self, dir, tokenPath string) []string {
@@ -153,10 +172,10 @@ func (f *installFlags) nodeCommand(self, dir, tokenPath string) []string {
 // commandLine quotes words as systemd reads them (systemd.service(5), "Command lines").
 func commandLine(words []string) string {
 	quoted := make([]string, len(words))
-	escape := strings.NewReplacer(`\`, `\\`, `"`, `\"`, `%`, `%%`, `$`, `$$`)
+	escape := strings.NewReplacer(`\`, `\\`, `"`, `\"`, `%`, `%%`, `$`, `$$`, "\n", `\n`)
 	for i, w := range words {
 		quoted[i] = escape.Replace(w)
-		if w == "" || strings.ContainsAny(w, " \t\"'\\;") {
+		if w == "" || strings.ContainsAny(w, " \t\n\"'\\;") {
 			quoted[i] = `"` + quoted[i] + `"`
 		}
 	}
@@ -165,7 +184,7 @@ func commandLine(words []string) string {
 
 // keepToken writes the join token where only the node reads it; command lines and units are for everybody to read.
 func (p *program) keepToken(f installFlags, dir, path string) error {
-	if f.join == "" {
+	if f.join == "" || f.token == "" && f.tokenFile == "" && node.Admitted(dir) {
 		return nil
 	}
 	token, err := p.joinToken(&nodeFlags{token: f.token, tokenFile: f.tokenFile})

@@ -97,9 +97,19 @@ func (p *program) printQueue(page api.Queue, limit int) error {
 	if page.Next != "" {
 		fmt.Fprintf(p.stdout, "only the first %d are shown; --limit shows more\n", len(page.Experiments))
 	}
-	if i := slices.IndexFunc(page.Experiments, func(e api.Experiment) bool { return e.Status == fsm.Pending }); i >= 0 {
-		p.next("why one waits: cvlab why %d", page.Experiments[i].ID)
+	for _, hint := range []struct {
+		status fsm.Status
+		next   string
+	}{
+		{fsm.Pending, "why one waits: cvlab why %d"}, {fsm.Running, "follow one with: cvlab logs -f %d"},
+		{fsm.Held, "let one run: cvlab release %d"}, {fsm.Failed, "why one failed: cvlab why %d"},
+	} {
+		if i := slices.IndexFunc(page.Experiments, func(e api.Experiment) bool { return e.Status == hint.status }); i >= 0 {
+			p.next(hint.next, page.Experiments[i].ID)
+			return nil
+		}
 	}
+	p.next("all of one: cvlab show %d", page.Experiments[0].ID)
 	return nil
 }
 
@@ -161,7 +171,11 @@ func (p *program) projectsCommand() *cobra.Command {
 				t.row(x.Name, fmt.Sprint(x.Experiments), fmt.Sprint(x.Counts[fsm.Running]), fmt.Sprint(x.Counts[fsm.Pending]),
 					fmt.Sprint(x.Counts[fsm.Completed]), fmt.Sprint(x.Counts[fsm.Failed]), strings.Join(x.Users, ", "), ago(x.LastAt, time.Now()))
 			}
-			return t.flush()
+			if err := t.flush(); err != nil || len(list) == 0 {
+				return err
+			}
+			p.next("one project's: cvlab queue --all --project %s", plain(list[0].Name))
+			return nil
 		},
 	}
 }

@@ -90,8 +90,8 @@ func gpus(uuids []string) string {
 	short := make([]string, len(uuids))
 	for i, u := range uuids {
 		short[i] = u
-		if len(u) > 16 {
-			short[i] = u[:16] + "…"
+		if len(u) > 20 { // both ends: pretended GPUs of one node begin alike
+			short[i] = u[:12] + "…" + u[len(u)-4:]
 		}
 	}
 	return strings.Join(short, " ")

@@ -140,6 +140,15 @@ func where(e api.Experiment) string {
 	return fmt.Sprintf("%s (%d GPUs)", e.Node, len(e.GPUs))
 }
 
+// done says that something was done: in a sentence, or for programs.
+func (p *program) done(v any, format string, args ...any) error {
+	if p.json {
+		return p.printJSON(v)
+	}
+	_, err := fmt.Fprintln(p.stdout, plain(fmt.Sprintf(format, args...)))
+	return err
+}
+
 // next prints the command that comes next most often.
 func (p *program) next(format string, args ...any) {
 	if terminal(p.stdout) {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -131,6 +132,9 @@ func (p *program) runNode(ctx context.Context, f *nodeFlags, peer string) error 
 
 // runOnce runs one node until it ends.
 func (p *program) runOnce(ctx context.Context, o node.Options, withParent bool, then *node.Rejoin) error {
+	if err := offerExample(); err != nil {
+		return err
+	}
 	n, err := node.New(ctx, o)
 	if err != nil {
 		return err
@@ -139,7 +143,7 @@ func (p *program) runOnce(ctx context.Context, o node.Options, withParent bool, 
 	g.Go(func() error { return n.Run(ctx) })
 	g.Go(func() error {
 		if then == nil {
-			return p.welcome(ctx, n)
+			return p.welcome(ctx, n, !o.NoUI)
 		}
 		if _, err := n.Welcome(ctx); err != nil {
 			return nil // it ends before it was ready, and says why itself
@@ -251,6 +255,22 @@ func (p *program) nodeOptions(f *nodeFlags, peer string) (node.Options, error) {
 	return o, nil
 }
 
+// offerExample lets jobs find this program, as the last of their PATH: configs of the built-in example name it "cvlab".
+func offerExample() error {
+	if _, err := exec.LookPath("cvlab"); err == nil {
+		return nil
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this program: %w", err)
+	}
+	path := strings.TrimPrefix(os.Getenv("PATH")+":"+filepath.Dir(self), ":")
+	if err := os.Setenv("PATH", path); err != nil {
+		return fmt.Errorf("let jobs find this program: %w", err)
+	}
+	return nil
+}
+
 // joinToken finds the token for the first join.
 func (p *program) joinToken(f *nodeFlags) (string, error) {
 	if f.token != "" {
@@ -283,7 +303,7 @@ func (p *program) askToken() (string, error) {
 }
 
 // welcome prints what a person wants to know once the node answers.
-func (p *program) welcome(ctx context.Context, n *node.Node) error {
+func (p *program) welcome(ctx context.Context, n *node.Node, pages bool) error {
 	w, err := n.Welcome(ctx)
 	if err != nil {
 		return nil // the node ends before it was ready, and says why itself
@@ -291,7 +311,9 @@ func (p *program) welcome(ctx context.Context, n *node.Node) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\ncluster  %s\nnode     %s\n", w.Cluster, w.Node)
 	fmt.Fprintf(&b, "GPUs     %s\n", w.GPUs)
-	fmt.Fprintf(&b, "open     %s\n         (signs you in once, within 15 minutes)\n", w.LoginURL)
+	if pages {
+		fmt.Fprintf(&b, "open     %s\n         (signs you in once, within 15 minutes)\n", w.LoginURL)
+	}
 	if w.JoinToken != "" {
 		_, port, _ := net.SplitHostPort(w.Mesh)
 		peer := w.Mesh
