@@ -97,13 +97,22 @@ type forwarder struct {
 	dial  func(ctx context.Context, node, protocol string) (net.Conn, error)
 	calls chan struct{}
 
-	mu   sync.Mutex
-	idle map[string][]net.Conn
-	busy map[net.Conn]string
+	mu    sync.Mutex
+	idle  map[string][]net.Conn
+	busy  map[net.Conn]string
+	dials map[*dialling]struct{}
+	// leader is the node that keepOnly named last; "" before, and once the seat stops.
+	leader string
+}
+
+// dialling is a dial under way: it must end, too, when another node leads.
+type dialling struct {
+	node string
+	stop context.CancelFunc
 }
 
 func newForwarder(dial func(ctx context.Context, node, protocol string) (net.Conn, error)) *forwarder {
-	return &forwarder{dial: dial, calls: make(chan struct{}, maxCalls), idle: map[string][]net.Conn{}, busy: map[net.Conn]string{}}
+	return &forwarder{dial: dial, calls: make(chan struct{}, maxCalls), idle: map[string][]net.Conn{}, busy: map[net.Conn]string{}, dials: map[*dialling]struct{}{}}
 }
 
 // call asks a node. Before the request was written nothing can have happened; afterwards only an answer tells.
@@ -149,13 +158,22 @@ func (f *forwarder) take(ctx context.Context, node string) (net.Conn, error) {
 		f.mu.Unlock()
 		return conn, nil
 	}
+	if f.leader != "" && node != f.leader { // this call waited for its turn while the leader changed
+		f.mu.Unlock()
+		return nil, fmt.Errorf("node %s leads no more", node)
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	d := &dialling{node, stop}
+	f.dials[d] = struct{}{}
 	f.mu.Unlock()
 	conn, err := f.dial(ctx, node, protocolForward)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.dials, d)
 	if err != nil {
 		return nil, err
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	f.busy[conn] = node
 	return conn, nil
 }
@@ -184,6 +202,12 @@ func (f *forwarder) drop(conn net.Conn) {
 // of waiting for a machine that may never answer again.
 func (f *forwarder) keepOnly(leader string) {
 	f.mu.Lock()
+	f.leader = leader
+	for d := range f.dials {
+		if d.node != leader {
+			d.stop()
+		}
+	}
 	var old []net.Conn
 	for node, conns := range f.idle {
 		if node != leader {

@@ -52,10 +52,28 @@ func (s *Seat) holdPulse(ctx context.Context, leader string, news <-chan struct{
 		if !waitClosed(ctx, conn, news) {
 			return
 		}
-		conn, err = s.dialPulse(ctx, leader)
+		conn, err = s.redialPulse(ctx, leader, news)
 	}
 	if refused(err) {
 		s.succeed(ctx, leader, term)
+	}
+}
+
+// redialPulse asks for proof. A dying process closes its sockets one by one: for a moment a dial may still be accepted and
+// then be reset, so anything but an answer or a refusal is asked again, soon.
+func (s *Seat) redialPulse(ctx context.Context, leader string, news <-chan struct{}) (net.Conn, error) {
+	for wait := 5 * time.Millisecond; ; wait *= 2 {
+		conn, err := s.dialPulse(ctx, leader)
+		if err == nil || refused(err) || wait > s.o.Tuning.Heartbeat/4 {
+			return conn, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-news:
+			return nil, err
+		case <-time.After(wait):
+		}
 	}
 }
 

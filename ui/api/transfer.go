@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -67,12 +68,12 @@ func (c *Client) open(ctx context.Context, q call) (*http.Response, error) {
 	began := time.Now()
 	answered, unsure := false, false
 	for try := 0; ; try++ {
-		index, e := c.server(try)
-		resp, sent, err := c.once(ctx, e, q, body)
-		if err == nil {
-			c.current.Store(index)
-			return resp, nil
+		got := c.ask(ctx, try, q, body)
+		if got.err == nil {
+			c.current.Store(got.server)
+			return got.resp, nil
 		}
+		err := got.err
 		var refusal *Error
 		if errors.As(err, &refusal) {
 			answered = true
@@ -81,7 +82,7 @@ func (c *Client) open(ctx context.Context, q call) (*http.Response, error) {
 				return nil, err
 			}
 		} else {
-			unsure = unsure || sent && q.writes()
+			unsure = unsure || got.sent && q.writes()
 		}
 		patience := c.retryFor
 		if !answered && !unsure {
@@ -92,6 +93,82 @@ func (c *Client) open(ctx context.Context, q call) (*http.Response, error) {
 			return nil, c.giveUp(ctx, q, err, unsure)
 		}
 	}
+}
+
+// silence is how long a server may say nothing before another one is asked beside it.
+const silence = time.Second
+
+// reply is what one server of a try came to.
+type reply struct {
+	server int32
+	turn   int // in this try, from 0
+	resp   *http.Response
+	sent   bool // the request may have reached it
+	err    error
+}
+
+// ask makes one try. When the server says nothing for a second, its host may be gone without a word: then one more is
+// asked beside it, and the first answer counts. The key makes it harmless that two have done it.
+func (c *Client) ask(ctx context.Context, try int, q call, body []byte) reply {
+	most := len(c.servers)
+	if q.once {
+		most = 1
+	}
+	replies := make(chan reply, most)
+	var asking sync.WaitGroup
+	var ends []context.CancelFunc
+	next := time.NewTimer(0)
+	defer next.Stop()
+	for {
+		select {
+		case <-next.C:
+			turn := len(ends)
+			server, e := c.server(try + turn)
+			ctx, end := context.WithCancel(ctx)
+			ends = append(ends, end)
+			asking.Go(func() {
+				resp, sent, err := c.once(ctx, e, q, body)
+				replies <- reply{server, turn, resp, sent, err}
+			})
+			if len(ends) < most {
+				next.Reset(silence)
+			}
+		case r := <-replies:
+			return settle(r, replies, ends, &asking)
+		}
+	}
+}
+
+// settle ends the other requests of a try and waits for that; the answer's own context ends with its body.
+func settle(r reply, others chan reply, ends []context.CancelFunc, asking *sync.WaitGroup) reply {
+	for i, end := range ends {
+		if i != r.turn || r.err != nil {
+			end()
+		}
+	}
+	asking.Wait()
+	close(others)
+	for o := range others {
+		r.sent = r.sent || o.sent
+		if o.err == nil {
+			o.resp.Body.Close()
+		}
+	}
+	if r.err == nil {
+		r.resp.Body = &endingBody{r.resp.Body, ends[r.turn]}
+	}
+	return r
+}
+
+// endingBody ends the request's context when the answer was read.
+type endingBody struct {
+	io.ReadCloser
+	end context.CancelFunc
+}
+
+func (b *endingBody) Close() error {
+	defer b.end()
+	return b.ReadCloser.Close()
 }
 
 // giveUp names what is known after the last try.
