@@ -76,9 +76,7 @@ func TestDevInterrupted(t *testing.T) {
 			}
 			said := func() string { text, _ := os.ReadFile(out.Name()); return string(text) }
 			(&lab{t: t}).eventually(30*time.Second, "an experiment to run", func() bool { return strings.Contains(said(), " running on ") })
-			if len(below(tmp+"/cvlab-dev-")) < 2 {
-				t.Errorf("this test sees no processes of the cluster: %v", below(tmp))
-			}
+			(&lab{t: t}).eventually(10*time.Second, "node and experiment to be seen as processes", func() bool { return len(below(tmp+"/cvlab-dev-")) >= 2 })
 			if err := cmd.Process.Signal(c.sig); err != nil {
 				t.Fatal(err)
 			}

@@ -120,7 +120,7 @@ func (p *program) install(ctx context.Context, f installFlags) error {
 		}
 		return nil
 	}
-	if err := p.keepToken(f, dir, tokenPath); err != nil {
+	if err := p.keepToken(ctx, f, tokenPath); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -183,11 +183,12 @@ func commandLine(words []string) string {
 }
 
 // keepToken writes the join token where only the node reads it; command lines and units are for everybody to read.
-func (p *program) keepToken(f installFlags, dir, path string) error {
+func (p *program) keepToken(ctx context.Context, f installFlags, path string) error {
+	dir := filepath.Dir(path)
 	if f.join == "" || f.token == "" && f.tokenFile == "" && node.Admitted(dir) {
 		return nil
 	}
-	token, err := p.joinToken(&nodeFlags{token: f.token, tokenFile: f.tokenFile})
+	token, err := p.joinToken(ctx, &nodeFlags{token: f.token, tokenFile: f.tokenFile})
 	if err != nil {
 		return err
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
 	"github.com/deveronica/cvlab/cluster/mesh"
@@ -113,7 +114,7 @@ func (p *program) login(ctx context.Context, f loginFlags, server string) error 
 	if err != nil {
 		return err
 	}
-	if l.Token, err = p.userToken(f); err != nil {
+	if l.Token, err = p.userToken(ctx, f); err != nil {
 		return err
 	}
 	c, err := api.NewClient(api.ClientOptions{URL: l.ServerURL, Fingerprint: l.Fingerprint, Token: l.Token})
@@ -159,7 +160,7 @@ func (p *program) identify(ctx context.Context, f loginFlags, server string) (sa
 		return secure, nil
 	}
 	secure.Fingerprint = shown
-	return secure, p.confirm(address, shown)
+	return secure, p.confirm(ctx, address, shown)
 }
 
 // peek gives the ID that belongs to the key of the server, and whether this machine's authorities vouch for it.
@@ -183,12 +184,15 @@ func peek(ctx context.Context, address string) (id string, trusted bool, err err
 	return mesh.FingerprintID(chain[0]), err == nil, nil
 }
 
-func (p *program) confirm(address, id string) error {
+func (p *program) confirm(ctx context.Context, address, id string) error {
 	f, ok := p.stdin.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {
 		return usage("the node at %s says that it is %s; if \"cvlab cluster\" on it says so too, repeat this with --fingerprint %s (%w)", address, id, id, errNoTerminal)
 	}
 	fmt.Fprintf(p.stderr, "The node at %s says that it is %s.\nDoes \"cvlab cluster\" on it say so too? [y/N] ", address, id)
+	if err := typed(ctx, f); err != nil {
+		return fmt.Errorf("read the answer: %w", err)
+	}
 	line, err := bufio.NewReader(f).ReadString('\n')
 	if err != nil {
 		return fmt.Errorf("read the answer: %w", err)
@@ -200,7 +204,7 @@ func (p *program) confirm(address, id string) error {
 }
 
 // userToken finds the token to keep.
-func (p *program) userToken(f loginFlags) (string, error) {
+func (p *program) userToken(ctx context.Context, f loginFlags) (string, error) {
 	if f.tokenFile != "" {
 		text, err := os.ReadFile(f.tokenFile)
 		if err != nil {
@@ -211,17 +215,53 @@ func (p *program) userToken(f loginFlags) (string, error) {
 	if t := os.Getenv("CVLAB_TOKEN"); t != "" {
 		return t, nil
 	}
-	in, ok := p.stdin.(*os.File)
-	if !ok || !term.IsTerminal(int(in.Fd())) {
-		return "", usage("want your token in --token-file FILE or CVLAB_TOKEN (%w)", errNoTerminal)
+	return p.askSecret(ctx, "Your token: ", "want your token in --token-file FILE or CVLAB_TOKEN")
+}
+
+// askSecret asks at the terminal without showing the answer; where there is none, it says what else to do.
+func (p *program) askSecret(ctx context.Context, prompt, otherwise string) (string, error) {
+	f, ok := p.stdin.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return "", usage("%s (%w)", otherwise, errNoTerminal)
 	}
-	fmt.Fprint(p.stderr, "Your token: ")
-	text, err := term.ReadPassword(int(in.Fd()))
+	fd := int(f.Fd())
+	before, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	if err != nil {
+		return "", fmt.Errorf("read the token: %w", err)
+	}
+	// Silent before the prompt: what is pasted at once must not show either.
+	silent := *before
+	silent.Lflag &^= unix.ECHO
+	if err := unix.IoctlSetTermios(fd, unix.TCSETS, &silent); err != nil {
+		return "", fmt.Errorf("read the token: %w", err)
+	}
+	defer unix.IoctlSetTermios(fd, unix.TCSETS, before)
+	fmt.Fprint(p.stderr, prompt)
+	var text []byte
+	if err = typed(ctx, f); err == nil {
+		text, err = term.ReadPassword(fd)
+	}
 	fmt.Fprintln(p.stderr)
 	if err != nil {
 		return "", fmt.Errorf("read the token: %w", err)
 	}
 	return strings.TrimSpace(string(text)), nil
+}
+
+// typed waits until a line was typed. A read cannot be interrupted, and Ctrl-C at a question has to work.
+func typed(ctx context.Context, f *os.File) error {
+	for {
+		fds := []unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds, 100)
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case err != nil && !errors.Is(err, unix.EINTR):
+			return err
+		case n > 0:
+			return nil
+		}
+	}
 }
 
 // unknownKey says how to go on when a server's certificate is its own.

@@ -2,14 +2,11 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -17,81 +14,10 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
 
 	"github.com/deveronica/cvlab/fsm"
 	"github.com/deveronica/cvlab/node"
 )
-
-// person runs cvlab as somebody at a terminal of their own: an empty home, and only the environment they set.
-type person struct {
-	t    *testing.T
-	home string
-	env  []string
-}
-
-func newPerson(t *testing.T, env ...string) *person {
-	home := t.TempDir()
-	return &person{t: t, home: home, env: append(env, "HOME="+home, "XDG_CONFIG_HOME="+filepath.Join(home, ".config"), "XDG_DATA_HOME="+filepath.Join(home, "data"))}
-}
-
-func (u *person) command(args ...string) (*exec.Cmd, context.CancelFunc) {
-	ctx, cancel := context.WithTimeout(u.t.Context(), 60*time.Second)
-	cmd := exec.CommandContext(ctx, testProgram.path, args...)
-	cmd.Env = append(cleanEnv(), u.env...)
-	return cmd, cancel
-}
-
-// cvlab runs a command to its end.
-func (u *person) cvlab(args ...string) (stdout, stderr string, code int) {
-	u.t.Helper()
-	cmd, cancel := u.command(args...)
-	defer cancel()
-	var out, errs bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errs
-	if err := cmd.Run(); err != nil && !errors.As(err, new(*exec.ExitError)) {
-		u.t.Fatalf("%v: %v", cmd.Args, err)
-	}
-	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
-}
-
-// onTerminal runs a command whose output is a terminal, and gives all that the terminal got.
-func (u *person) onTerminal(args ...string) string {
-	u.t.Helper()
-	master, slave := pty(u.t)
-	cmd, cancel := u.command(args...)
-	defer cancel()
-	cmd.Stdout, cmd.Stderr = slave, slave
-	if err := cmd.Start(); err != nil {
-		u.t.Fatal(err)
-	}
-	slave.Close()
-	text, _ := io.ReadAll(master) // ends with EIO when the other side is closed
-	_ = cmd.Wait()
-	return strings.ReplaceAll(string(text), "\r\n", "\n")
-}
-
-// pty opens a terminal.
-func pty(t *testing.T) (master, slave *os.File) {
-	t.Helper()
-	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { master.Close() })
-	if err := unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0); err != nil {
-		t.Fatal(err)
-	}
-	n, err := unix.IoctlGetUint32(int(master.Fd()), unix.TIOCGPTN)
-	if err != nil {
-		t.Fatal(err)
-	}
-	slave, err = os.OpenFile("/dev/pts/"+strconv.Itoa(int(n)), os.O_RDWR|syscall.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return master, slave
-}
 
 // expect runs a command of the story and wants its exit code and words in what it prints.
 func (m *machine) expect(t *testing.T, code int, args []string, words ...string) string {
@@ -161,6 +87,7 @@ func storyWait(t *testing.T, l *lab, m *machine) {
 	m.expect(t, 0, say("queue"), "1 pending, 1 running", "big", "small", "m1 (2 GPUs)", "needs 1 GPU")
 	m.expect(t, 0, say("show 1"), "running", "2 GPUs", "ATTEMPT", "m1")
 	m.expect(t, 0, say("devices"), "m1", "busy", "Simulated")
+	l.eventually(10*time.Second, "a line of output", func() bool { return strings.Contains(m.must("logs", "1"), "line 1\n") })
 	l.letGo()
 	m.expect(t, 0, say("logs -f 1"), "line 1\n")
 	m.expect(t, 0, say("logs -f 2"))
@@ -348,46 +275,6 @@ func storyPeople(t *testing.T, m *machine) {
 		t.Errorf("a revoked token: exit code %d, want %d", code, exitNotAllowed)
 	}
 	storyLogin(t, m)
-}
-
-// Bo signs in once, and from then on names neither server nor token; the server's key is looked at each time.
-func storyLogin(t *testing.T, m *machine) {
-	bo := newPerson(t)
-	token := filepath.Join(bo.home, "token")
-	member := m.must("token", "create", "--user", "bo", "--role", "member")
-	if err := os.WriteFile(token, []byte(member), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	server := "https://" + m.http
-	_, errs, code := bo.cvlab("login", server, "--token-file", token)
-	at := strings.Index(errs, "--fingerprint ")
-	if code != exitUsage || at < 0 {
-		t.Fatalf("an unknown key, and nobody to ask: exit code %d, said %q", code, errs)
-	}
-	id := strings.Fields(errs[at:])[1]
-	if !strings.Contains(m.must("cluster"), id) {
-		t.Errorf("cvlab cluster does not show the ID %s that login does", id)
-	}
-	if _, errs, code := bo.cvlab("login", server, "--token-file", token, "--fingerprint", "another"); code != exitFailed || !strings.Contains(errs, id) {
-		t.Errorf("another key than expected: exit code %d, said %q", code, errs)
-	}
-	if out, errs, code := bo.cvlab("login", server, "--token-file", token, "--fingerprint", id); code != 0 || !strings.Contains(out, "as bo (member)") {
-		t.Fatalf("login: exit code %d, said %q %q", code, out, errs)
-	}
-	info, err := os.Stat(filepath.Join(bo.home, ".config/cvlab/config.yaml"))
-	if err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("the login is kept as %v, %v; want 0600", info, err)
-	}
-	if out, errs, code := bo.cvlab("run", "--device", "cpu", "--follow", "--", "echo", "mine"); code != 0 || !strings.Contains(out, "mine") {
-		t.Errorf("run after login: exit code %d, said %q %q", code, out, errs)
-	}
-	if out, _, code := bo.cvlab("openapi"); code != 0 || !json.Valid([]byte(out)) || !strings.Contains(out, "/api/queue/add") {
-		t.Errorf("openapi after login: exit code %d, %d bytes", code, len(out))
-	}
-	nobody := newPerson(t, "CVLAB_SERVER_URL="+server, "CVLAB_TOKEN="+strings.TrimSpace(member))
-	if _, errs, code := nobody.cvlab("queue"); code != exitUnreachable || !strings.Contains(errs, "cvlab login "+server) {
-		t.Errorf("a key that was never seen: exit code %d, said %q; want the way out", code, errs)
-	}
 }
 
 // Every command that has something to tell tells it to programs too.

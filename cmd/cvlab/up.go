@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -15,7 +14,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/term"
 
 	"github.com/deveronica/cvlab/cluster"
 	"github.com/deveronica/cvlab/node"
@@ -99,7 +97,7 @@ func (p *program) runNode(ctx context.Context, f *nodeFlags, peer string) error 
 		}
 	}
 	if peer != "" && !node.Admitted(o.DataDir) {
-		if o.JoinToken, err = p.joinToken(f); err != nil {
+		if o.JoinToken, err = p.joinToken(ctx, f); err != nil {
 			return err
 		}
 	}
@@ -119,7 +117,7 @@ func (p *program) runNode(ctx context.Context, f *nodeFlags, peer string) error 
 			}
 		case errors.Is(err, cluster.ErrOtherMember) && then == nil:
 			// This node was up once before, and is to join now: whether it may is seen when it is up.
-			token, terr := p.joinToken(f)
+			token, terr := p.joinToken(ctx, f)
 			if terr != nil {
 				return terr
 			}
@@ -184,7 +182,7 @@ func (p *program) tellRunning(ctx context.Context, f *nodeFlags, dir, peer strin
 	if err != nil {
 		return true, err
 	}
-	token, err := p.joinToken(f)
+	token, err := p.joinToken(ctx, f)
 	if err != nil {
 		return true, err
 	}
@@ -272,7 +270,7 @@ func offerExample() error {
 }
 
 // joinToken finds the token for the first join.
-func (p *program) joinToken(f *nodeFlags) (string, error) {
+func (p *program) joinToken(ctx context.Context, f *nodeFlags) (string, error) {
 	if f.token != "" {
 		return f.token, nil
 	}
@@ -286,20 +284,12 @@ func (p *program) joinToken(f *nodeFlags) (string, error) {
 	if t := os.Getenv("CVLAB_JOIN_TOKEN"); t != "" {
 		return t, nil
 	}
-	return p.askToken()
+	return p.askToken(ctx)
 }
 
-func (p *program) askToken() (string, error) {
-	f, ok := p.stdin.(*os.File)
-	if !ok || !term.IsTerminal(int(f.Fd())) {
-		return "", usage("joining needs a token the first time: run \"cvlab token create --join\" on a member, then give it by --token-file FILE or CVLAB_JOIN_TOKEN (%w)", errNoTerminal)
-	}
-	fmt.Fprint(p.stderr, "Join token (from \"cvlab token create --join\" on a member): ")
-	line, err := bufio.NewReader(f).ReadString('\n')
-	if err != nil {
-		return "", fmt.Errorf("read the join token: %w", err)
-	}
-	return strings.TrimSpace(line), nil
+func (p *program) askToken(ctx context.Context) (string, error) {
+	return p.askSecret(ctx, `Join token (from "cvlab token create --join" on a member): `,
+		`joining needs a token the first time: run "cvlab token create --join" on a member, then give it by --token-file FILE or CVLAB_JOIN_TOKEN`)
 }
 
 // welcome prints what a person wants to know once the node answers.
