@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-
 	"github.com/deveronica/cvlab/fsm"
 	"github.com/deveronica/cvlab/node"
 )
