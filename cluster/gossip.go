@@ -139,7 +139,9 @@ func gossipConfig(t GossipTuning, f clusterFile) *memberlist.Config {
 	c.Label = f.ID // an address that another cluster took over does not merge the two
 	c.GossipVerifyIncoming, c.GossipVerifyOutgoing = true, true
 	c.RequireNodeNames = true
-	c.DeadNodeReclaimTime = 10 * time.Second // the default refuses a node that comes back under a new address
+	// The default refuses a node that comes back under a new address until it is forgotten. 2 s after its death is enough: a
+	// name here is the hash of a key, so only a copied data directory could claim another's, and the mesh asks for the key.
+	c.DeadNodeReclaimTime = 2 * time.Second
 	c.GossipToTheDeadTime = t.ForgetDead
 	c.ProbeInterval, c.GossipInterval, c.PushPullInterval = t.Probe, t.Interval, t.PushPull
 	c.ProbeTimeout = min(c.ProbeTimeout, t.Probe/2)

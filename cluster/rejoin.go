@@ -37,6 +37,9 @@ func (s *Seat) keepTogether(ctx context.Context) error {
 			if err := s.refresh(ctx); err != nil {
 				return err
 			}
+			// A node that came back under another address believes everybody alive, and nobody finds it: the others
+			// refuse its new address while they take its old self for alive. So it tells them again until they do not.
+			s.rejoin(s.others(), rejoinTries)
 		}
 		if now.After(next) {
 			next = now.Add(jitter(s.o.Tuning.Rejoin))
@@ -48,16 +51,20 @@ func (s *Seat) keepTogether(ctx context.Context) error {
 
 func jitter(d time.Duration) time.Duration { return d*3/4 + rand.N(d/2+1) }
 
-// missing lists the members that gossip does not believe alive: from the registry, and from cluster.json as long as the
-// replica is empty.
-func (s *Seat) missing() []peer {
+// others lists the other members: from the registry, and from cluster.json as long as the replica is empty.
+func (s *Seat) others() []peer {
 	all := s.registered()
 	if len(all) == 0 {
 		all = s.file.get().Peers
 	}
-	return slices.DeleteFunc(slices.Clone(all), func(p peer) bool {
+	return slices.DeleteFunc(slices.Clone(all), func(p peer) bool { return p.ID == s.id || p.Gossip == "" })
+}
+
+// missing lists the other members that gossip does not believe alive.
+func (s *Seat) missing() []peer {
+	return slices.DeleteFunc(s.others(), func(p peer) bool {
 		m, known := s.gossip.member(p.ID)
-		return p.ID == s.id || p.Gossip == "" || known && m.alive
+		return known && m.alive
 	})
 }
 

@@ -278,3 +278,29 @@ func TestRunningNodeIsToldToJoin(t *testing.T) {
 		t.Errorf("a node with experiments: exit code %d, %q", code, errs)
 	}
 }
+
+// A machine comes back under other addresses, as after a new lease of DHCP: it is the same node, found again without
+// anybody's help.
+func TestMachineComesBackUnderAnotherAddress(t *testing.T) {
+	l := newLab(t, 3)
+	_, others := l.leader()
+	moved, witness := others[0], others[1]
+	before, err := node.ReadRunning(moved.dir)
+	l.must(err)
+	moved.kill()
+	moved.http, moved.mesh, moved.gossip = freePort(t), freePort(t), freePort(t)
+	moved.start("up")
+	l.eventually(30*time.Second, "the moved machine to be heard at its new address", func() bool {
+		s, err := witness.client().Cluster(t.Context())
+		if err != nil {
+			return false
+		}
+		for _, n := range s.Nodes {
+			if n.ID == before.Node {
+				return n.State == "alive" && n.Mesh == moved.mesh && s.Voters == 3 && len(s.Nodes) == 3
+			}
+		}
+		return false
+	})
+	l.submit(moved, api.AddRequest{Command: []string{"true"}, Device: "cpu"})
+}
