@@ -21,8 +21,9 @@ func (l *Leader) plan(ctx context.Context) error {
 	for {
 		// Both are taken before the inputs are read: a change that comes while planning is seen afterwards.
 		facts, health := l.o.Cluster.State().Changed(), l.o.Health.HealthChanged()
-		p := sched.Make(l.input(&c))
-		switch changed := l.carryOut(ctx, p); {
+		in := l.input(&c)
+		p := sched.Make(in)
+		switch changed := l.carryOut(ctx, in.View, p); {
 		case changed:
 		case len(p.Assignments)+len(p.Cancels) > 0:
 			// Everything was refused. Even a refused entry wakes whoever watches the facts, so waiting for a change would
@@ -70,13 +71,15 @@ func (l *Leader) input(c *clock) sched.Input {
 }
 
 // carryOut proposes what the plan says and tells whether any fact has changed by it.
-func (l *Leader) carryOut(ctx context.Context, p sched.Plan) bool {
+func (l *Leader) carryOut(ctx context.Context, v fsm.View, p sched.Plan) bool {
 	var g errgroup.Group
 	g.SetLimit(atOnce)
 	applied := make([]bool, len(p.Assignments)+len(p.Cancels))
 	for i, a := range p.Assignments {
 		g.Go(func() error {
-			applied[i] = l.propose(ctx, &fsm.Assign{Experiment: a.Experiment, Node: a.Node, GPUs: a.GPUs})
+			applied[i] = l.propose(ctx, &fsm.Assign{
+				Experiment: a.Experiment, Node: a.Node, GPUs: a.GPUs, Lease: l.lease(v, a.Experiment),
+			})
 			return nil
 		})
 	}
