@@ -29,6 +29,7 @@ type lab struct {
 	mu        sync.Mutex
 	index     uint64
 	voters    int
+	leader    *Leader
 	proposals []fsm.Command // of the leader, also those that were refused
 	refuse    func(fsm.Command) bool
 	fail      error
@@ -55,11 +56,10 @@ func lead(t *testing.T, do func(t *testing.T, l *lab)) {
 		ctx, cancel := context.WithCancel(context.Background())
 		l.end = cancel
 		defer l.stop()
-		l.running.Go(func() {
-			l.err = New(Options{
-				Cluster: l, Health: l, Logger: slog.New(slog.DiscardHandler), Self: gpu1, Voters: func() int { return l.voters },
-			}).Run(ctx)
+		l.leader = New(Options{
+			Cluster: l, Health: l, Logger: slog.New(slog.DiscardHandler), Self: gpu1, Voters: func() int { return l.voters },
 		})
+		l.running.Go(func() { l.err = l.leader.Run(ctx) })
 		do(t, l)
 	})
 }
