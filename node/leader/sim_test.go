@@ -132,7 +132,7 @@ func (s *sim) delay() time.Duration {
 	switch {
 	case s.chance(0.03):
 		return s.upTo(2 * simF)
-	case s.chance(0.1):
+	case s.chance(0.25):
 		return s.upTo(10 * time.Second)
 	}
 	return s.upTo(time.Second)

@@ -40,7 +40,7 @@ func search(seeds int, r rules) (overlap string, takeovers int) {
 }
 
 func TestNoTwoAttemptsExecute(t *testing.T) {
-	const seeds = 10_000
+	const seeds = 10_000 / slowdown
 	overlap, takeovers := search(seeds, rules{})
 	if overlap != "" {
 		t.Fatal(overlap)
