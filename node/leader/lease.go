@@ -24,6 +24,8 @@ const (
 	slack = 5 * time.Second
 	// drift is twice the 1 % by which the clocks of two machines may differ in rate.
 	drift = 0.02
+	// startPatience is how long a silent node keeps an attempt that it has not started.
+	startPatience = 15 * time.Second
 	// leaseTick is how often silence is looked for.
 	leaseTick = time.Second
 )
@@ -126,7 +128,11 @@ func (r *reign) overdue(open []*fsm.Attempt, now time.Time) []*fsm.Expire {
 		if started := a.State == fsm.AttemptStarted; !doomed || m.started != started {
 			m = mark{started: started, silent: latest(r.began, r.last[a.Node], s.open, s.started)}
 			delete(r.revoking, a.Token)
-			if now.Sub(m.silent) < r.times.wait(time.Duration(a.Lease)) {
+			wait := r.times.wait(time.Duration(a.Lease))
+			if !started {
+				wait = min(wait, startPatience) // safe at any time: nothing runs, and Start is refused afterwards
+			}
+			if now.Sub(m.silent) < wait {
 				continue
 			}
 			r.revoking[a.Token] = m

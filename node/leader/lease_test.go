@@ -206,14 +206,21 @@ func TestMarks(t *testing.T) {
 	}
 
 	r = newReign(3, LeaseTimes{}.withDefaults(), at(0))
-	r.overdue([]*fsm.Attempt{attempt(fsm.AttemptAssigned)}, at(0))
-	if due := r.overdue([]*fsm.Attempt{attempt(fsm.AttemptAssigned)}, at(standardWait)); len(due) != 1 || due[0].Started {
+	assigned := attempt(fsm.AttemptAssigned)
+	r.overdue([]*fsm.Attempt{assigned}, at(0))
+	if due := r.overdue([]*fsm.Attempt{assigned}, at(startPatience-1)); len(due) != 0 {
+		t.Errorf("a node that is given no time to start is given up: %v", due)
+	}
+	if due := r.overdue([]*fsm.Attempt{assigned}, at(startPatience)); len(due) != 1 || due[0].Started {
 		t.Fatalf("due %+v", due)
 	}
-	if due := r.overdue([]*fsm.Attempt{a}, at(standardWait+1)); len(due) != 0 || !valid(r, a) {
+	if due := r.overdue([]*fsm.Attempt{a}, at(startPatience+1)); len(due) != 0 || !valid(r, a) {
 		t.Errorf("one that has just started is due: %v", due)
 	}
-	if due := r.overdue([]*fsm.Attempt{a}, at(2*standardWait+1)); len(due) != 1 || !due[0].Started {
+	if due := r.overdue([]*fsm.Attempt{a}, at(startPatience+standardWait)); len(due) != 0 {
+		t.Errorf("due %+v before its own wait was over", due)
+	}
+	if due := r.overdue([]*fsm.Attempt{a}, at(startPatience+standardWait+1)); len(due) != 1 || !due[0].Started {
 		t.Errorf("due %+v after its own wait", due)
 	}
 }

@@ -35,11 +35,9 @@ func (w *Worker) begin(ctx context.Context, o Order, t *task) {
 // than the attempt is wanted.
 func (w *Worker) prepare(ctx context.Context, token fsm.Token, job executor.Job) error {
 	for said := false; ; said = true {
-		start := w.o.Boottime()
+		// Before the record: the leader takes an attempt from a node that says nothing, and this may wait.
+		w.hold(token, job.Lease, w.o.Boottime())
 		err := w.o.Processes.Prepare(ctx, job)
-		if err == nil {
-			w.hold(token, job.Lease, start)
-		}
 		if !errors.Is(err, executor.ErrBusy) {
 			return err
 		}
