@@ -12,6 +12,7 @@ import (
 
 	"github.com/deveronica/cvlab/executor"
 	"github.com/deveronica/cvlab/fsm"
+	"github.com/deveronica/cvlab/node/leader"
 	"github.com/deveronica/cvlab/ui/api"
 )
 
@@ -173,4 +174,17 @@ func TestQuorumLostRestartsNothing(t *testing.T) {
 		t.Errorf("%d attempts, want 1: %+v", len(d.Attempts), d.Attempts)
 	}
 	l.wantNoInterleaving(id)
+}
+
+func TestHiddenLeaseSetting(t *testing.T) {
+	for text, want := range map[string]leader.LeaseTimes{"": {}, "6s,1s": {Length: 6 * time.Second, Margin: time.Second}} {
+		if got, err := testLease(text); err != nil || got != want {
+			t.Errorf("%q gives %v, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"6s", "6s,", ",1s", "6,1", "0s,1s", "6s,-1s", "6s,1s,1s"} {
+		if got, err := testLease(text); err == nil || !strings.Contains(err.Error(), "CVLAB_TEST_LEASE") {
+			t.Errorf("%q gives %v, %v", text, got, err)
+		}
+	}
 }
