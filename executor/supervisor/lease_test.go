@@ -1,9 +1,12 @@
 package supervisor
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 )
 
@@ -72,4 +75,33 @@ func TestLeaseNeverOutlivesItsWord(t *testing.T) {
 			}
 		}
 	})
+}
+
+// The lease is in the record of an attempt, where a supervisor of any version finds it.
+func TestLeaseInRecord(t *testing.T) {
+	rec := sampleRecord()
+	rec.Limits.Lease, rec.LeaseStart, rec.ContactLoss = 5*time.Minute, 1234567890123, ContactKill
+	got, err := EncodeRecord(rec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := os.ReadFile(filepath.Join("testdata", "attempt-lease.json.v1"))
+	if err != nil || string(got) != string(want) {
+		t.Errorf("%v, %s", err, cmp.Diff(string(want), string(got)))
+	}
+	back, err := DecodeRecord(want)
+	if diff := cmp.Diff(rec, back); err != nil || diff != "" {
+		t.Error(err, diff)
+	}
+	for _, spoil := range []func(*Record){
+		func(r *Record) { r.Limits.Lease = -1 },
+		func(r *Record) { r.LeaseStart = -1 },
+		func(r *Record) { r.ContactLoss = "explode" },
+	} {
+		bad := rec
+		spoil(&bad)
+		if _, err := EncodeRecord(bad); err == nil {
+			t.Errorf("%+v is accepted", bad)
+		}
+	}
 }
