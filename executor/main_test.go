@@ -71,6 +71,8 @@ func play(part string, args []string) {
 		fmt.Println("ready")
 		fmt.Println("got", <-got)
 		time.Sleep(time.Hour)
+	case "clock": // FILE CHILD: see playClock
+		playClock(args[0], args[1] != "")
 	case "daemon": // DIR TOKEN FILE: launches a job that ends with 7 once FILE is there, and hangs
 		playDaemon(args[0], args[1], args[2])
 	}

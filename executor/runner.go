@@ -56,6 +56,10 @@ type Job struct {
 	Dir        string        // working directory, absolute, made by the caller
 	Grace      time.Duration // between SIGTERM and SIGKILL when it is stopped; 0: 30 s
 	TimeLimit  time.Duration // 0: none
+	// Lease is how long it may execute without a renewal, counted from Prepare; 0: for ever. ContactLoss is what happens
+	// then: "freeze" (also ""), "kill" or "keep".
+	Lease       time.Duration
+	ContactLoss string
 }
 
 // Exit says how an attempt ended; the supervisor's record as it is on disk.
@@ -99,11 +103,12 @@ type attempt struct {
 	dir   string // constant
 	rec   supervisor.Record
 
-	state State
-	exit  Exit
-	child *supervisor.Child // set if this process started the supervisor
-	pidfd *os.File          // set while running, if the supervisor could be identified
-	done  chan struct{}     // closed at the end
+	state     State
+	exit      Exit
+	confirmed time.Duration     // CLOCK_BOOTTIME of the newest renewal before the launch
+	child     *supervisor.Child // set if this process started the supervisor
+	pidfd     *os.File          // set while running, if the supervisor could be identified
+	done      chan struct{}     // closed at the end
 }
 
 // Runner knows the attempts of this machine. All methods may be called at the same time, once Recover has returned.
@@ -197,11 +202,15 @@ func (r *Runner) record(job Job) supervisor.Record {
 	if grace == 0 {
 		grace = defaultGrace
 	}
+	var leaseStart time.Duration
+	if job.Lease > 0 {
+		leaseStart = supervisor.Boottime() // before anybody can have asked for leave to start
+	}
 	return supervisor.Record{
 		Version: supervisor.Version, Token: job.Token, Nonce: rand.Text(), Experiment: job.Experiment, Attempt: job.Attempt,
 		BootID: r.opts.BootID, Argv: slices.Clone(job.Argv), Env: slices.Clone(job.Env), Dir: job.Dir,
-		Limits:    supervisor.Limits{Grace: grace, TimeLimit: job.TimeLimit, Linger: r.opts.Linger},
-		CreatedAt: time.Now().UTC(),
+		Limits:    supervisor.Limits{Grace: grace, TimeLimit: job.TimeLimit, Lease: job.Lease, Linger: r.opts.Linger},
+		CreatedAt: time.Now().UTC(), LeaseStart: leaseStart, ContactLoss: job.ContactLoss,
 	}
 }
 
@@ -267,7 +276,9 @@ func (r *Runner) begin(ctx context.Context, token string) (*attempt, error) {
 	if err != nil {
 		return nil, err
 	}
-	if a.child, err = supervisor.Start(r.opts.Supervisor, a.dir, a.rec.Nonce, locked); err != nil {
+	if a.child, err = supervisor.Start(supervisor.Launch{
+		Argv: r.opts.Supervisor, Dir: a.dir, Nonce: a.rec.Nonce, Locked: locked, LeaseStart: a.confirmed,
+	}); err != nil {
 		return nil, err
 	}
 	a.pidfd = a.child.Handle()

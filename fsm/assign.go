@@ -12,6 +12,8 @@ type Assign struct {
 	Node       string `json:"node"`
 	// GPUs are the UUIDs to hold; none means one of the node's CPU slots.
 	GPUs []string `json:"gpus,omitempty"`
+	// Lease is how long the attempt may go on without a word from the cluster; 0 holds for ever.
+	Lease Duration `json:"lease,omitempty"`
 }
 
 // Kind implements Command.
@@ -28,12 +30,15 @@ func (c *Assign) apply(t *tx) Result {
 	if last := t.view().Attempt(e.Token); last != nil && last.Open() {
 		return refuse(Conflict, fmt.Sprintf("attempt %s of experiment %d is still open", last.Token, e.ID))
 	}
+	if c.Lease < 0 {
+		return refuse(Invalid, "a lease cannot be negative")
+	}
 	if why := c.slotTaken(t); why != "" {
 		return refuse(Conflict, why)
 	}
 	a := &Attempt{
 		Token: Token{Epoch: t.meta.Epoch, Index: t.index}, Experiment: e.ID, Number: e.Attempts + 1,
-		Node: c.Node, GPUs: c.GPUs, State: AttemptAssigned, AssignedAt: t.now,
+		Node: c.Node, GPUs: c.GPUs, State: AttemptAssigned, AssignedAt: t.now, Lease: c.Lease,
 	}
 	t.put(tableAttempts, a)
 	for _, uuid := range c.GPUs {

@@ -87,6 +87,10 @@ func newCommand(kind string) Command {
 		return new(Grant)
 	case "revoke":
 		return new(Revoke)
+	case "reign":
+		return new(Reign)
+	case "expire":
+		return new(Expire)
 	}
 	return nil
 }

@@ -125,13 +125,15 @@ type Attempt struct {
 	Node       string       `json:"node"`
 	GPUs       []string     `json:"gpus,omitempty"` // UUIDs; empty means a CPU slot
 	State      AttemptState `json:"state"`
-	BootID     string       `json:"boot_id,omitempty"` // of the node when it started
-	AssignedAt time.Time    `json:"assigned_at"`
-	StartedAt  time.Time    `json:"started_at,omitzero"`
-	EndedAt    time.Time    `json:"ended_at,omitzero"`
-	ExitCode   *int         `json:"exit_code,omitempty"`
-	Class      Class        `json:"class,omitempty"`
-	Message    string       `json:"message,omitempty"`
+	// Lease is how long it may go on without a word from the cluster before it is frozen; 0 holds for ever.
+	Lease      Duration  `json:"lease,omitempty"`
+	BootID     string    `json:"boot_id,omitempty"` // of the node when it started
+	AssignedAt time.Time `json:"assigned_at"`
+	StartedAt  time.Time `json:"started_at,omitzero"`
+	EndedAt    time.Time `json:"ended_at,omitzero"`
+	ExitCode   *int      `json:"exit_code,omitempty"`
+	Class      Class     `json:"class,omitempty"`
+	Message    string    `json:"message,omitempty"`
 }
 
 // Open says whether the attempt holds its GPUs or CPU slot.

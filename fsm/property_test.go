@@ -65,8 +65,8 @@ func (d draws) attempt() (fsm.Token, string) {
 }
 
 func (d draws) command() fsm.Command {
-	switch d.pick("kind", 17) {
-	case 16:
+	switch d.pick("kind", 19) {
+	case 18:
 		token, _ := d.attempt()
 		return &fsm.Withdraw{Token: token, Reason: "silent"}
 	case 0, 1:
@@ -86,6 +86,15 @@ func (d draws) command() fsm.Command {
 		return &fsm.Retry{Experiments: d.ids()}
 	case 12:
 		return &fsm.Annotate{Experiments: d.ids(), Priority: ptr(fsm.Priority(d.pick("priority", 4) - 1)), Tags: ptr([]string{"t"})}
+	case 13:
+		return &fsm.Reign{Node: d.node()}
+	case 14, 15:
+		token, _ := d.attempt()
+		reign := d.view.Reign()
+		if d.pick("stale reign", 5) == 0 && reign > 0 {
+			reign--
+		}
+		return &fsm.Expire{Token: token, Reign: reign, Started: d.pick("started", 4) > 0, Silent: fsm.Duration(time.Minute)}
 	}
 	return d.memberCommand()
 }
@@ -103,7 +112,7 @@ func (d draws) submit() fsm.Command {
 }
 
 func (d draws) assign() fsm.Command {
-	c := &fsm.Assign{Experiment: d.id(), Node: d.node()}
+	c := &fsm.Assign{Experiment: d.id(), Node: d.node(), Lease: fsm.Duration(d.pick("lease", 2)) * fsm.Duration(time.Minute)}
 	for range d.pick("gpus", 3) {
 		from := c.Node
 		if d.pick("foreign GPU", 10) == 0 {

@@ -158,6 +158,16 @@ func (a args) number(name string) int {
 	return n
 }
 
+func (a args) duration(name string) fsm.Duration {
+	var d fsm.Duration
+	if text := a.named[name]; text != "" {
+		if err := d.UnmarshalText([]byte(text)); err != nil {
+			a.t.Fatalf("%s: %v", name, err)
+		}
+	}
+	return d
+}
+
 func (a args) list(name string) []string {
 	if a.named[name] == "" {
 		return nil
@@ -219,7 +229,7 @@ func command(t *testing.T, l *lab, verb string, a args) fsm.Command {
 	case "submit":
 		return submission(t, a)
 	case "assign":
-		return &fsm.Assign{Experiment: a.ids()[0], Node: a.named["node"], GPUs: a.list("gpu")}
+		return &fsm.Assign{Experiment: a.ids()[0], Node: a.named["node"], GPUs: a.list("gpu"), Lease: a.duration("lease")}
 	case "start":
 		token, node := a.attempt(l)
 		return &fsm.Start{Token: token, Node: node, BootID: a.named["boot"]}
@@ -267,6 +277,15 @@ func memberCommand(t *testing.T, l *lab, verb string, a args) fsm.Command {
 		return &fsm.Grant{Access: g}
 	case "revoke":
 		return &fsm.Revoke{ID: a.word(0)}
+	case "reign":
+		return &fsm.Reign{Node: a.word(0)}
+	case "expire":
+		token, _ := a.attempt(l)
+		reign := l.state.View().Reign()
+		if _, given := a.named["reign"]; given {
+			reign = uint64(a.number("reign"))
+		}
+		return &fsm.Expire{Token: token, Reign: reign, Started: a.has("started"), Silent: a.duration("silent")}
 	}
 	return nil
 }
@@ -336,7 +355,7 @@ func show(v fsm.View) string {
 	for e := range v.Experiments() {
 		fmt.Fprintf(&b, "experiment %d %s%s\n", e.ID, e.Status, experimentFlags(e))
 		for a := range v.Attempts(e.ID) {
-			fmt.Fprintf(&b, "  attempt %d %s %s on %s%s\n", a.Number, a.Token, a.State, a.Node, flags("GPUs", strings.Join(a.GPUs, " "), "boot", a.BootID, "exit", exit(a.ExitCode), "class", string(a.Class), "says", a.Message))
+			fmt.Fprintf(&b, "  attempt %d %s %s on %s%s\n", a.Number, a.Token, a.State, a.Node, flags("GPUs", strings.Join(a.GPUs, " "), "lease", lease(a.Lease), "boot", a.BootID, "exit", exit(a.ExitCode), "class", string(a.Class), "says", a.Message))
 		}
 	}
 	counts := v.Counts()
@@ -362,6 +381,13 @@ func experimentFlags(e *fsm.Experiment) string {
 		}
 	}
 	return flags(append(pairs, "changed by", int(e.ModifyIndex))...)
+}
+
+func lease(d fsm.Duration) string {
+	if d == 0 {
+		return ""
+	}
+	return time.Duration(d).String()
 }
 
 func exit(code *int) string {

@@ -32,7 +32,9 @@ type Spec struct {
 	Env           map[string]string `json:"env,omitempty"`
 	Launcher      string            `json:"launcher,omitempty"`        // "none" or "torchrun"
 	OnContactLoss string            `json:"on_contact_loss,omitempty"` // "freeze", "kill" or "keep"
-	Notify        []string          `json:"notify,omitempty"`
+	// Lease is LeaseHold, a duration as time.Duration writes it, or "" for what the cluster has.
+	Lease  string   `json:"lease,omitempty"`
+	Notify []string `json:"notify,omitempty"`
 	// Code names a shipped snapshot of the working tree; empty without one.
 	Code string `json:"code,omitempty"`
 

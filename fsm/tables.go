@@ -29,6 +29,8 @@ type meta struct {
 	Experiments uint64   `json:"experiments"` // numbers given out so far
 	KeySeq      uint64   `json:"key_seq"`     // keys remembered so far
 	Keys        uint64   `json:"keys"`        // keys held now
+	// Reign is the log index of the newest Reign.
+	Reign uint64 `json:"reign,omitempty"`
 }
 
 // hold says that a GPU belongs to an open attempt.

@@ -29,6 +29,9 @@ func (v View) Cluster() (id, name string, epoch uint64) {
 // Time is the state machine's clock: the greatest time of any applied entry.
 func (v View) Time() time.Time { return v.meta().Time.Time() }
 
+// Reign is the log index of the newest Reign, 0 before the first.
+func (v View) Reign() uint64 { return v.meta().Reign }
+
 // Experiment gives one experiment, nil if there is none.
 func (v View) Experiment(id uint64) *Experiment {
 	return first[Experiment](v.txn, tableExperiments, "id", be(id))

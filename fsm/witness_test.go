@@ -20,6 +20,7 @@ type witness struct {
 	removed  map[string]bool                   // node IDs
 	answers  map[string]map[string]firstAnswer // by user, then key
 	time     int64
+	reign    uint64
 }
 
 type firstAnswer struct {
@@ -41,7 +42,7 @@ func (w *witness) failf(format string, args ...any) { w.t.Helper(); w.t.Fatalf(f
 func (w *witness) saw(v fsm.View, e fsm.Entry, r fsm.Result) {
 	w.key(e, r)
 	if !r.Refused() {
-		w.command(v, e.Command, r)
+		w.command(v, e, r)
 	}
 	holders := map[string]fsm.Token{}
 	for x := range v.Experiments() {
@@ -80,8 +81,8 @@ func (w *witness) key(e fsm.Entry, r fsm.Result) {
 	}
 }
 
-func (w *witness) command(v fsm.View, c fsm.Command, r fsm.Result) {
-	switch c := c.(type) {
+func (w *witness) command(v fsm.View, e fsm.Entry, r fsm.Result) {
+	switch c := e.Command.(type) {
 	case *fsm.Assign:
 		n := v.Node(c.Node)
 		if r.Token == w.newest {
@@ -99,6 +100,16 @@ func (w *witness) command(v fsm.View, c fsm.Command, r fsm.Result) {
 			w.failf("I3: token %s after %s", r.Token, w.newest)
 		}
 		w.newest = r.Token
+	case *fsm.Reign:
+		w.reign = v.Reign()
+	case *fsm.Expire:
+		a := v.Attempt(c.Token)
+		if before := w.attempts[c.Token]; before != nil && e.Key == "" {
+			w.failf("an Expire was accepted for %s, which had ended", c.Token)
+		}
+		if e.Key == "" && (a.Open() || a.Lease == 0 || a.Class != fsm.ClassNodeLost || c.Reign != w.reign || !c.Started && !a.StartedAt.IsZero()) {
+			w.failf("%+v was accepted, reign %d: %+v", c, w.reign, a)
+		}
 	case *fsm.Start:
 		w.starts[c.Token] = c.BootID
 	case *fsm.Retry:

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/deveronica/cvlab/cluster"
 	"github.com/deveronica/cvlab/fsm"
@@ -18,6 +19,7 @@ type network struct {
 	mu    sync.Mutex
 	ports map[string]*handoff
 	dials int
+	cut   map[[2]string]bool // who cannot dial whom, and does not notice
 }
 
 func (n *network) listen(id string) *handoff {
@@ -27,13 +29,24 @@ func (n *network) listen(id string) *handoff {
 	return n.ports[id]
 }
 
+// lostDial is how long a connection is tried that nobody answers.
+const lostDial = 10 * time.Second
+
 // from is how a node dials others.
 func (n *network) from(self string) peerDialer {
-	return func(_ context.Context, id string) (net.Conn, error) {
+	return func(ctx context.Context, id string) (net.Conn, error) {
 		n.mu.Lock()
 		n.dials++
-		port := n.ports[id]
+		port, cut := n.ports[id], n.cut[[2]string{self, id}]
 		n.mu.Unlock()
+		if cut {
+			select {
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			case <-time.After(lostDial):
+				return nil, errors.New("no answer")
+			}
+		}
 		if port == nil {
 			return nil, errors.New("no such node")
 		}
@@ -132,11 +145,15 @@ func (m *meshLab) peer(id string) *peers {
 }
 
 // serve lets a node answer the others.
-func (m *meshLab) serve(seat *lights, path func(string) string) {
+func (m *meshLab) serve(seat *lights, path func(string) string) { m.serveWith(seat, path, nil, nil) }
+
+// serveWith is serve with a ruler over leases and the other members.
+func (m *meshLab) serveWith(seat *lights, path func(string) string, rules ruler, others func() []string) *renewals {
 	p := m.peer(seat.id)
+	renew := &renewals{seat: seat, peers: p, leader: rules, others: others}
 	s := &peerServer{
 		state: seat.State(), machines: &machines{seat: seat, peers: p, logger: quiet()},
-		logs: &logs{self: seat.id, state: seat.State(), peers: p, path: path}, who: whoOf, logger: quiet(),
+		logs: &logs{self: seat.id, state: seat.State(), peers: p, path: path}, renewals: renew, who: whoOf, logger: quiet(),
 	}
 	l := m.net.listen(seat.id)
 	m.running.Go(func() {
@@ -145,6 +162,7 @@ func (m *meshLab) serve(seat *lights, path func(string) string) {
 		}
 	})
 	synctest.Wait()
+	return renew
 }
 
 // follow reads a node's orders.

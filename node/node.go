@@ -235,14 +235,17 @@ func (n *Node) announce() error {
 // Run runs the node until ctx ends or a part of it fails. Experiments that run here go on.
 func (n *Node) Run(ctx context.Context) error {
 	orders := make(chan worker.Order, 64)
+	l := leader.New(leader.Options{
+		Cluster: n.seat, Health: &leaderHealth{machines: n.machines, seat: n.seat}, Logger: n.o.Logger.With("component", "leader"),
+		Self: n.seat.ID(), Voters: n.voters, Lease: n.o.Lease,
+	})
+	renew := &renewals{seat: n.seat, peers: n.peers, leader: l, others: n.members}
 	w := worker.New(worker.Options{
+		Renewals: renew, Fences: n.runner,
 		Cluster: n.seat, Processes: n.runner, Records: n.runner, Found: n.found, Orders: orders, BootID: n.boot,
 		RunsDir: filepath.Join(n.o.DataDir, "runs"), NodeName: n.o.Name, Kit: n.o.Kit, Logger: n.o.Logger.With("component", "worker"),
 	})
-	l := leader.New(leader.Options{
-		Cluster: n.seat, Health: &leaderHealth{machines: n.machines, seat: n.seat}, Logger: n.o.Logger.With("component", "leader"),
-	})
-	peer := &peerServer{state: n.seat.State(), machines: n.machines, logs: n.logs, who: mesh.PeerID, logger: n.o.Logger.With("component", "peers")}
+	peer := &peerServer{state: n.seat.State(), machines: n.machines, logs: n.logs, renewals: renew, who: mesh.PeerID, logger: n.o.Logger.With("component", "peers")}
 	announce := &announcer{announce: n.seat.Announce, changed: n.monitor.Changed, logger: n.o.Logger}
 	keys := &credentials{seat: n.seat, own: ownAccess(n.id.ID(), n.token)}
 	notify := &notifier{ready: n.ready, alive: n.alive, logger: n.o.Logger}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 
+	"github.com/deveronica/cvlab/node/leader"
 	"github.com/deveronica/cvlab/node/worker"
 )
 
@@ -43,6 +44,9 @@ type Options struct {
 	NoExec, NoUI bool
 	// PlainHTTP lets other machines use the HTTP port without TLS.
 	PlainHTTP bool
+
+	// Lease are the times of leases; zero values mean the usual ones.
+	Lease leader.LeaseTimes
 
 	// Supervisor is the command that starts a supervisor; default: this program's own "supervise".
 	Supervisor []string

@@ -86,6 +86,7 @@ type peerServer struct {
 	state    *fsm.State
 	machines *machines
 	logs     *logs
+	renewals *renewals
 	who      func(net.Conn) string // the member on the other end
 	logger   *slog.Logger
 }
@@ -100,6 +101,7 @@ func (s *peerServer) Run(ctx context.Context, l net.Listener) error {
 	mux.HandleFunc("GET /why", s.why)
 	mux.HandleFunc("GET /devices", s.devices)
 	mux.HandleFunc("GET /log", s.log)
+	mux.HandleFunc("POST /renew", s.renew)
 	srv := &http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: 5 * time.Second,

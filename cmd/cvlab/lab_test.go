@@ -48,6 +48,7 @@ type lab struct {
 	machines []*machine
 	witness  string // directory into which jobs write, outside the cluster
 	waiters  sync.WaitGroup
+	env      []string // of the nodes, beside what is cleaned
 }
 
 // machine is one node's data directory, its ports, and its process while it runs.
@@ -63,7 +64,13 @@ type machine struct {
 // newLab starts n machines: the first founds, the others join it.
 func newLab(t *testing.T, n int, args ...string) *lab {
 	t.Helper()
-	l := &lab{t: t, dir: t.TempDir()}
+	return newLabWith(t, nil, n, args...)
+}
+
+// newLabWith is newLab with variables in the nodes' environment.
+func newLabWith(t *testing.T, env []string, n int, args ...string) *lab {
+	t.Helper()
+	l := &lab{t: t, dir: t.TempDir(), env: env}
 	l.witness = filepath.Join(l.dir, "witness")
 	l.must(os.Mkdir(l.witness, 0o755))
 	t.Cleanup(l.end)
@@ -121,7 +128,7 @@ func (m *machine) start(command string, more ...string) {
 	args := append([]string{command}, more...)
 	args = append(args, "--data", m.dir, "--name", m.name, "--http", m.http, "--mesh", m.mesh, "--gossip", m.gossip)
 	m.cmd = exec.Command(testProgram.path, append(args, m.args...)...)
-	m.cmd.Env = cleanEnv()
+	m.cmd.Env = append(cleanEnv(), m.lab.env...)
 	m.cmd.Stdout, m.cmd.Stderr = log, log
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	m.lab.must(m.cmd.Start())

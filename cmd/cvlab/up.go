@@ -17,6 +17,7 @@ import (
 
 	"github.com/deveronica/cvlab/cluster"
 	"github.com/deveronica/cvlab/node"
+	"github.com/deveronica/cvlab/node/leader"
 	"github.com/deveronica/cvlab/ui/api"
 )
 
@@ -233,6 +234,9 @@ func (p *program) nodeOptions(f *nodeFlags, peer string) (node.Options, error) {
 	if o.CPUSlots == 0 {
 		o.CPUSlots = s.CPUSlots
 	}
+	if o.Lease, err = testLease(os.Getenv("CVLAB_TEST_LEASE")); err != nil {
+		return o, err
+	}
 	if o.Kit.Dir = first(f.kitDir, s.Kit.Dir); o.Kit.Dir != "" {
 		if o.Kit.Dir, err = filepath.Abs(o.Kit.Dir); err != nil {
 			return o, fmt.Errorf("--kit-dir: %w", err)
@@ -267,6 +271,21 @@ func offerExample() error {
 		return fmt.Errorf("let jobs find this program: %w", err)
 	}
 	return nil
+}
+
+// testLease reads the hidden setting by which tests make leases short: their length and the margin for stopping a job, such
+// as "6s,1s". All machines of a cluster must have the same.
+func testLease(text string) (leader.LeaseTimes, error) {
+	if text == "" {
+		return leader.LeaseTimes{}, nil
+	}
+	length, margin, _ := strings.Cut(text, ",")
+	f, err := time.ParseDuration(length)
+	k, kerr := time.ParseDuration(margin)
+	if err = errors.Join(err, kerr); err != nil || f <= 0 || k <= 0 {
+		return leader.LeaseTimes{}, usage("CVLAB_TEST_LEASE=%q: want LENGTH,MARGIN such as 6s,1s (%w)", text, err)
+	}
+	return leader.LeaseTimes{Length: f, Margin: k}, nil
 }
 
 // joinToken finds the token for the first join.

@@ -16,6 +16,7 @@ const (
 	lockVar  = "CVLAB_SUPERVISOR_LOCK_FD"
 	readyVar = "CVLAB_SUPERVISOR_READY_FD"
 	markVar  = "CVLAB_PROCESS_MARK"
+	leaseVar = "CVLAB_SUPERVISOR_LEASE_START_NS"
 )
 
 // Environ is the environment to start a supervisor with: descriptor 3 is the write end of a pipe on which it confirms,

@@ -30,6 +30,8 @@ const (
 	OpStatus = "status" // how is it
 	OpStop   = "stop"   // end the job: SIGTERM, grace, SIGKILL
 	OpSignal = "signal" // hand a signal to those processes of the job that wait for it
+	OpRenew  = "renew"  // the lease counts from SentNS
+	OpRevoke = "revoke" // kill at once; the attempt is settled afterwards
 )
 
 // ErrRefused is returned when the supervisor answered and would not.
@@ -42,7 +44,9 @@ type Request struct {
 	Op      string   `json:"op"`
 	GraceS  *float64 `json:"grace_s,omitempty"` // stop: seconds, 0 kills at once, absent means the record's own grace
 	Signal  string   `json:"signal,omitempty"`  // signal: a name like SIGUSR1
-	Why     string   `json:"why,omitempty"`     // stop: goes into the exit record
+	Why     string   `json:"why,omitempty"`     // stop, revoke: goes into the exit record
+	// SentNS is when the question was sent to which the cluster said yes: nanoseconds of CLOCK_BOOTTIME. For renew.
+	SentNS int64 `json:"sent_ns,omitempty"`
 }
 
 // Answer is one line back.
@@ -50,9 +54,10 @@ type Answer struct {
 	Version int    `json:"v"`
 	OK      bool   `json:"ok"`
 	Error   string `json:"error,omitempty"`
-	Phase   string `json:"phase,omitempty"` // running, draining, stopping, lingering, killing, ended
-	PID     int    `json:"pid,omitempty"`   // of the job's main process
-	Reached int    `json:"reached"`         // signal: how many processes got it
+	Phase   string `json:"phase,omitempty"`  // running, draining, stopping, lingering, killing, ended
+	PID     int    `json:"pid,omitempty"`    // of the job's main process
+	Reached int    `json:"reached"`          // signal: how many processes got it
+	Frozen  bool   `json:"frozen,omitempty"` // its lease has ended, it stands still
 }
 
 // ask is a request on its way to the loop that owns the job, with the place for its answer.

@@ -44,6 +44,9 @@ type job struct {
 	timer   *time.Timer         // next step of the phase
 	due     time.Time           // when timer fires
 	pause   time.Duration       // between two rounds of killing
+	lease   Lease
+	ice     *freezer // set while the job is frozen, or on its way there
+	still   bool     // everything of it stands still
 }
 
 func newJob(rec Record, main Proc, group *cgroup, log *slog.Logger) *job {
@@ -57,6 +60,12 @@ func (j *job) loop(ctx context.Context, asks <-chan ask, deaths <-chan death) {
 	var limit <-chan time.Time
 	if j.rec.Limits.TimeLimit > 0 {
 		limit = time.After(j.rec.Limits.TimeLimit)
+	}
+	var look <-chan time.Time
+	if !j.lease.Holds() {
+		ticker := time.NewTicker(leaseLook)
+		defer ticker.Stop()
+		look = ticker.C
 	}
 	told := ctx.Done()
 	ops := operations()
@@ -74,6 +83,8 @@ func (j *job) loop(ctx context.Context, asks <-chan ask, deaths <-chan death) {
 			j.stop(ReasonTimeLimit, fmt.Sprintf("ran longer than its time limit of %s", j.rec.Limits.TimeLimit), j.rec.Limits.Grace)
 		case <-j.timer.C:
 			j.next()
+		case <-look:
+			j.keepLease(Boottime())
 		case q := <-asks:
 			q.reply <- j.do(ops, q.req)
 		}
@@ -83,12 +94,14 @@ func (j *job) loop(ctx context.Context, asks <-chan ask, deaths <-chan death) {
 // operation acts on the job inside its loop, so it must not wait for anything.
 type operation func(j *job, r Request) Answer
 
-// operations is the table of what can be asked. Leases add "renew" and "revoke" here.
+// operations is the table of what can be asked.
 func operations() map[string]operation {
 	return map[string]operation{
 		OpStatus: func(*job, Request) Answer { return Answer{OK: true} },
 		OpStop:   opStop,
 		OpSignal: opSignal,
+		OpRenew:  opRenew,
+		OpRevoke: opRevoke,
 	}
 }
 
@@ -98,7 +111,7 @@ func (j *job) do(ops map[string]operation, r Request) Answer {
 		return Answer{Error: fmt.Sprintf("unknown operation %q", r.Op)}
 	}
 	a := op(j, r)
-	a.PID, a.Phase = j.main.PID, j.phase.String()
+	a.PID, a.Phase, a.Frozen = j.main.PID, j.phase.String(), j.ice != nil
 	return a
 }
 
@@ -119,6 +132,11 @@ func opSignal(j *job, r Request) Answer {
 	if sig == 0 {
 		return Answer{Error: fmt.Sprintf("unknown signal %q, use a name like SIGUSR1", r.Signal)}
 	}
+	return Answer{OK: true, Reached: j.hand(sig)}
+}
+
+// hand gives the signal to those who wait for it and says how many they were.
+func (j *job) hand(sig unix.Signal) int {
 	decided := map[int]bool{}
 	n := 0
 	for _, s := range descendants(os.Getpid()) { // nearest first, so a parent is decided before its children
@@ -131,7 +149,7 @@ func opSignal(j *job, r Request) Answer {
 			n++
 		}
 	}
-	return Answer{OK: true, Reached: n}
+	return n
 }
 
 // stop begins the end, or hastens it. Only the first reason counts, and none if the main process ended by itself.
@@ -141,7 +159,7 @@ func (j *job) stop(reason, message string, grace time.Duration) {
 	}
 	switch {
 	case j.phase == killing:
-	case grace == 0:
+	case grace == 0 || j.ice != nil: // what is frozen may not execute, not even to end in order
 		j.kill()
 	case j.phase == stopping:
 		j.hasten(grace)
@@ -174,7 +192,7 @@ func (j *job) mainEnded(status syscall.WaitStatus) {
 
 // next does what is due.
 func (j *job) next() {
-	if j.phase != draining {
+	if j.phase != draining || j.ice != nil {
 		j.kill()
 		return
 	}

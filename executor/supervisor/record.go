@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"io"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -44,22 +45,30 @@ type Record struct {
 	Dir        string    `json:"dir"` // absolute working directory, made by the caller
 	Limits     Limits    `json:"limits"`
 	CreatedAt  time.Time `json:"created_at"`
+	// LeaseStart is when the lease begins to count: CLOCK_BOOTTIME, not later than when leave to start was asked for.
+	LeaseStart time.Duration `json:"lease_start_ns,omitempty"`
+	// ContactLoss says what happens when the lease has ended: ContactFreeze (also ""), ContactKill or ContactKeep.
+	ContactLoss string `json:"on_contact_loss,omitempty"`
 }
 
 // Limits are the times a supervisor keeps, in nanoseconds on disk.
 type Limits struct {
 	Grace     time.Duration `json:"grace_ns"`      // between SIGTERM and SIGKILL; 0 kills at once
 	TimeLimit time.Duration `json:"time_limit_ns"` // from the start of the job; 0 means none
-	Linger    time.Duration `json:"linger_ns"`     // what processes left behind by a finished job get between SIGTERM and SIGKILL
+	// Lease is how long it may execute without a word from the cluster; 0 means for ever.
+	Lease  time.Duration `json:"lease_ns,omitempty"`
+	Linger time.Duration `json:"linger_ns"` // what processes left behind by a finished job get between SIGTERM and SIGKILL
 }
 
 // Reasons an attempt ended.
 const (
-	ReasonExited      = "exited"          // the job's main process ended by itself
-	ReasonStopped     = "stopped"         // it ended after somebody asked for it
-	ReasonTimeLimit   = "time limit"      // it ended after its time was up
-	ReasonStartFailed = "start failed"    // it never ran a single instruction
-	ReasonLost        = "supervisor lost" // its supervisor ended without a record; written by whoever found out
+	ReasonExited       = "exited"          // the job's main process ended by itself
+	ReasonStopped      = "stopped"         // it ended after somebody asked for it
+	ReasonTimeLimit    = "time limit"      // it ended after its time was up
+	ReasonStartFailed  = "start failed"    // it never ran a single instruction
+	ReasonLeaseExpired = "lease expired"   // its lease ended, and it was to be killed then or could not be frozen
+	ReasonRevoked      = "revoked"         // the cluster had given it up
+	ReasonLost         = "supervisor lost" // its supervisor ended without a record; written by whoever found out
 )
 
 // Exit says how an attempt ended.
@@ -120,6 +129,10 @@ func (r Record) Validate() error {
 		return fmt.Errorf("working directory %q is not absolute", r.Dir)
 	case r.Limits.Grace < 0 || r.Limits.TimeLimit < 0 || r.Limits.Linger < 0:
 		return errors.New("a time limit is negative")
+	case r.Limits.Lease < 0 || r.LeaseStart < 0:
+		return errors.New("a lease is negative")
+	case !slices.Contains([]string{"", ContactFreeze, ContactKill, ContactKeep}, r.ContactLoss):
+		return fmt.Errorf("%q is nothing to do on loss of contact", r.ContactLoss)
 	}
 	return r.checkStrings()
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -23,10 +24,21 @@ type Child struct {
 	ready   *os.File
 }
 
-// Start begins a supervisor for the attempt in dir: argv, then dir as the last argument. locked is the directory as Lock
-// gave it; it is closed here, and the lock goes to the supervisor. Start does not wait, see Confirm.
-func Start(argv []string, dir, nonce string, locked *os.File) (*Child, error) {
-	defer locked.Close()
+// Launch says how to start a supervisor.
+type Launch struct {
+	Argv  []string // program and first arguments; Dir comes last
+	Dir   string
+	Nonce string
+	// Locked is Dir as Lock gave it. It is closed by Start, and the lock goes to the supervisor.
+	Locked *os.File
+	// LeaseStart is when the lease counts from, if the cluster has confirmed the attempt since its record was made.
+	LeaseStart time.Duration
+}
+
+// Start begins a supervisor. It does not wait, see Confirm.
+func Start(l Launch) (*Child, error) {
+	argv, dir := l.Argv, l.Dir
+	defer l.Locked.Close()
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return nil, fmt.Errorf("start supervisor: %w", err)
@@ -43,8 +55,9 @@ func Start(argv []string, dir, nonce string, locked *os.File) (*Child, error) {
 		return nil, fmt.Errorf("start supervisor: %w", err)
 	}
 	defer tell.Close()
+	env := append(Environ(l.Nonce), leaseVar+"="+strconv.FormatInt(int64(l.LeaseStart), 10))
 	p, err := os.StartProcess(argv[0], append(argv[:len(argv):len(argv)], dir), &os.ProcAttr{
-		Dir: "/", Env: Environ(nonce), Files: []*os.File{null, null, stderr, tell, locked},
+		Dir: "/", Env: env, Files: []*os.File{null, null, stderr, tell, l.Locked},
 		Sys: &syscall.SysProcAttr{Setsid: true},
 	})
 	if err != nil {

@@ -154,6 +154,10 @@ func (s *standing) close() {
 // stand is the whole life: prepare, start, confirm, wait, write down.
 func (s *standing) stand(ctx context.Context, ready *os.File) error {
 	begun := time.Now()
+	lease := s.lease()
+	if lease.Over(Boottime()) {
+		return s.startFailed(ctx, ready, nil, begun, errLeaseOver)
+	}
 	out, ctl, err := s.prepare()
 	if err != nil {
 		return s.startFailed(ctx, ready, nil, begun, err)
@@ -178,10 +182,27 @@ func (s *standing) stand(ctx context.Context, ready *os.File) error {
 	confirm(ready, "started", nil)
 	noCore(s.log)
 	j := newJob(s.rec, b.main, s.group, s.log)
+	j.lease = lease
 	j.loop(ctx, ctl.questions(), deaths)
 	e := j.exit()
 	e.StartedAt = begun
-	return s.finish(ctx, e, out)
+	err = s.finish(ctx, e, out)
+	if err == nil && e.Reason == ReasonRevoked {
+		// Last, so that whoever looks meanwhile still finds somebody standing over it.
+		err = Bury(s.path)
+	}
+	return err
+}
+
+var errLeaseOver = errors.New("no word from the cluster for its whole lease before it could start")
+
+// lease is the lease as the record has it, or as it was renewed between the record and the start.
+func (s *standing) lease() Lease {
+	start := s.rec.LeaseStart
+	if ns, err := strconv.ParseInt(os.Getenv(leaseVar), 10, 64); err == nil {
+		start = max(start, time.Duration(ns))
+	}
+	return NewLease(s.rec.Limits.Lease, start, s.rec.ContactLoss)
 }
 
 func (s *server) questions() <-chan ask {
@@ -264,6 +285,9 @@ func (s *standing) startFailed(ctx context.Context, ready, out *os.File, begun t
 		fmt.Fprintf(out, "cvlab: could not start: %v\n", why)
 	}
 	e := Exit{Token: s.rec.Token, Reason: ReasonStartFailed, Code: code, Message: why.Error(), StartedAt: begun}
+	if errors.Is(why, errLeaseOver) {
+		e.Reason, e.Code = ReasonLeaseExpired, -1
+	}
 	err := s.finish(ctx, e, out)
 	confirm(ready, "failed", why)
 	return err

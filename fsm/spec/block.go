@@ -30,6 +30,7 @@ type block struct {
 	env      map[string]string
 	launcher string
 	contact  string
+	lease    string
 	whole    bool // sweep: false
 	notify   []string
 }
@@ -56,6 +57,7 @@ func blockKeys() map[string]blockReader {
 		"env":             {func(b *block, v *value) (err error) { b.env, err = readEnv(v); return err }, "write names and values, such as {WANDB_MODE: offline}"},
 		"launcher":        {func(b *block, v *value) (err error) { b.launcher, err = v.oneOf("none", "torchrun"); return err }, "write none or torchrun"},
 		"on_contact_loss": {func(b *block, v *value) (err error) { b.contact, err = v.oneOf("freeze", "kill", "keep"); return err }, "write freeze, kill or keep"},
+		"lease":           {readLease, "write hold, or a duration from 1m to 7d such as 10m"},
 		"sweep":           {readSweep, "write true or false"},
 		"notify":          {readNotify, "write web addresses, such as [https://example.org/hook]"},
 	}
@@ -212,6 +214,31 @@ func readTimeLimit(b *block, v *value) (err error) {
 	}
 	b.limit, err = parseDuration(v.text)
 	return err
+}
+
+// The shortest and the longest lease. A shorter one would freeze experiments for a slow disk or an election.
+const (
+	minLease = time.Minute
+	maxLease = 7 * 24 * time.Hour
+)
+
+func readLease(b *block, v *value) error {
+	if v.isScalar() && v.text == fsm.LeaseHold {
+		b.lease = fsm.LeaseHold
+		return nil
+	}
+	if !v.isScalar() {
+		return fmt.Errorf("%s is not a duration", quoted(v))
+	}
+	d, err := parseDuration(v.text)
+	if err != nil {
+		return err
+	}
+	if d < minLease || d > maxLease {
+		return fmt.Errorf("%s is not from %s to %d days", quoted(v), minLease, maxLease/(24*time.Hour))
+	}
+	b.lease = d.String()
+	return nil
 }
 
 // listOf gives the items of a list, or a single value as a list of one.

@@ -208,6 +208,9 @@ func (m *maker) schedule(b *block) {
 	if s.OnContactLoss == "" {
 		s.OnContactLoss = "freeze"
 	}
+	if s.Lease = b.lease; s.OnContactLoss == "keep" && s.Lease != "" && s.Lease != fsm.LeaseHold {
+		m.add(Problem{Key: blockKey + ".lease", Message: "on_contact_loss: keep goes on for ever, so a lease cannot end", Hint: "write lease: hold, or on_contact_loss: freeze"})
+	}
 	if o.Priority != nil {
 		if *o.Priority < fsm.Low || *o.Priority > fsm.Urgent {
 			m.add(Problem{Key: "priority", Message: fmt.Sprintf("%d is no priority", int(*o.Priority)), Hint: "say low, normal, high or urgent"})

@@ -28,6 +28,8 @@ type lab struct {
 
 	mu        sync.Mutex
 	index     uint64
+	voters    int
+	leader    *Leader
 	proposals []fsm.Command // of the leader, also those that were refused
 	refuse    func(fsm.Command) bool
 	fail      error
@@ -54,7 +56,10 @@ func lead(t *testing.T, do func(t *testing.T, l *lab)) {
 		ctx, cancel := context.WithCancel(context.Background())
 		l.end = cancel
 		defer l.stop()
-		l.running.Go(func() { l.err = New(Options{Cluster: l, Health: l, Logger: slog.New(slog.DiscardHandler)}).Run(ctx) })
+		l.leader = New(Options{
+			Cluster: l, Health: l, Logger: slog.New(slog.DiscardHandler), Self: gpu1, Voters: func() int { return l.voters },
+		})
+		l.running.Go(func() { l.err = l.leader.Run(ctx) })
 		do(t, l)
 	})
 }
@@ -96,13 +101,23 @@ func (l *lab) win(number uint64) (lose func() error) {
 	}
 }
 
+// Barrier implements Cluster.
+func (l *lab) Barrier(ctx context.Context) error {
+	l.mu.Lock()
+	fail := l.fail
+	l.mu.Unlock()
+	return errors.Join(fail, ctx.Err())
+}
+
 // State implements Cluster.
 func (l *lab) State() *fsm.State { return l.state }
 
 // Propose implements Cluster.
 func (l *lab) Propose(ctx context.Context, e fsm.Entry) (fsm.Result, error) {
 	l.mu.Lock()
-	l.proposals = append(l.proposals, e.Command)
+	if _, reign := e.Command.(*fsm.Reign); !reign {
+		l.proposals = append(l.proposals, e.Command)
+	}
 	refuse, fail := l.refuse != nil && l.refuse(e.Command), l.fail
 	l.mu.Unlock()
 	switch {

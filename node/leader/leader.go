@@ -1,4 +1,4 @@
-// Package leader is what only the leader of a cluster does: plan, assign, and cancel what can never start. (The seat itself
+// Package leader is what only the leader of a cluster does: plan, assign, cancel what can never start, and rule over leases. (The seat itself
 // keeps the right machines voting.) Everything here runs inside one term: when the term ends, its context ends, and nothing
 // is carried over; the next leader computes again from the facts.
 //
@@ -11,7 +11,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/deveronica/cvlab/fsm"
 	"github.com/deveronica/cvlab/fsm/sched"
@@ -23,6 +26,8 @@ type Cluster interface {
 	Lead(ctx context.Context, fn func(ctx context.Context, term uint64) error) error
 	State() *fsm.State
 	Propose(ctx context.Context, e fsm.Entry) (fsm.Result, error)
+	// Barrier returns once State has everything that was committed before the call, proven by a younger entry.
+	Barrier(ctx context.Context) error
 }
 
 // Health is the freshest word on how the machines feel.
@@ -32,20 +37,29 @@ type Health interface {
 	HealthChanged() <-chan struct{}
 }
 
-// Options are what New needs; all are required.
+// Options are what New needs; all but Lease are required.
 type Options struct {
 	Cluster Cluster
 	Health  Health
 	Logger  *slog.Logger
+	// Self is this machine's ID.
+	Self string
+	// Voters says how many machines vote.
+	Voters func() int
+	Lease  LeaseTimes
 }
 
 // Leader does the leader's work whenever its machine leads.
 type Leader struct {
-	o Options
+	o     Options
+	reign atomic.Pointer[reign] // over leases, while there is one
 }
 
 // New makes a Leader; it does nothing before Run.
-func New(o Options) *Leader { return &Leader{o: o} }
+func New(o Options) *Leader {
+	o.Lease = o.Lease.withDefaults()
+	return &Leader{o: o}
+}
 
 // Run blocks until ctx ends and does the leader's work in every term this machine wins.
 func (l *Leader) Run(ctx context.Context) error {
@@ -58,7 +72,10 @@ func (l *Leader) Run(ctx context.Context) error {
 func (l *Leader) term(ctx context.Context, term uint64) error {
 	l.o.Logger.Info("leading", "term", term)
 	defer l.o.Logger.Info("leading no more", "term", term)
-	if err := l.plan(ctx); !errors.Is(err, context.Canceled) {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return l.plan(ctx) })
+	g.Go(func() error { return l.rule(ctx) })
+	if err := g.Wait(); !errors.Is(err, context.Canceled) {
 		return err
 	}
 	return nil

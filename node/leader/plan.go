@@ -23,8 +23,9 @@ func (l *Leader) plan(ctx context.Context) error {
 	for {
 		// Both are taken before the inputs are read: a change that comes while planning is seen afterwards.
 		facts, health := l.o.Cluster.State().Changed(), l.o.Health.HealthChanged()
-		p := sched.Make(l.input(&c, time.Since(began)))
-		switch changed := l.carryOut(ctx, p); {
+		in := l.input(&c, time.Since(began))
+		p := sched.Make(in)
+		switch changed := l.carryOut(ctx, in.View, p); {
 		case changed:
 		case len(p.Assignments)+len(p.Cancels)+len(p.Withdrawals) > 0:
 			// Everything was refused. Even a refused entry wakes whoever watches the facts, so waiting for a change would
@@ -72,11 +73,11 @@ func (l *Leader) input(c *clock, leading time.Duration) sched.Input {
 }
 
 // carryOut proposes what the plan says and tells whether any fact has changed by it.
-func (l *Leader) carryOut(ctx context.Context, p sched.Plan) bool {
+func (l *Leader) carryOut(ctx context.Context, v fsm.View, p sched.Plan) bool {
 	var g errgroup.Group
 	g.SetLimit(atOnce)
 	var changed atomic.Bool
-	for _, c := range commands(p) {
+	for _, c := range l.commands(v, p) {
 		g.Go(func() error {
 			if l.propose(ctx, c) {
 				changed.Store(true)
@@ -90,10 +91,12 @@ func (l *Leader) carryOut(ctx context.Context, p sched.Plan) bool {
 }
 
 // commands are a plan as changes of the facts.
-func commands(p sched.Plan) []fsm.Command {
+func (l *Leader) commands(v fsm.View, p sched.Plan) []fsm.Command {
 	var list []fsm.Command
 	for _, a := range p.Assignments {
-		list = append(list, &fsm.Assign{Experiment: a.Experiment, Node: a.Node, GPUs: a.GPUs})
+		list = append(list, &fsm.Assign{
+			Experiment: a.Experiment, Node: a.Node, GPUs: a.GPUs, Lease: l.lease(v, a.Experiment),
+		})
 	}
 	for _, c := range p.Cancels {
 		list = append(list, &fsm.Cancel{Experiments: []uint64{c.Experiment}, Reason: c.Reason})

@@ -35,6 +35,8 @@ func (w *Worker) begin(ctx context.Context, o Order, t *task) {
 // than the attempt is wanted.
 func (w *Worker) prepare(ctx context.Context, token fsm.Token, job executor.Job) error {
 	for said := false; ; said = true {
+		// Before the record: the leader takes an attempt from a node that says nothing, and this may wait.
+		w.hold(token, job.Lease, w.o.Boottime())
 		err := w.o.Processes.Prepare(ctx, job)
 		if !errors.Is(err, executor.ErrBusy) {
 			return err
@@ -72,6 +74,13 @@ func (w *Worker) startPrepared(ctx context.Context, token fsm.Token, t *task) {
 		w.log(ctx, token, "start refused, the record is dropped", "why", r.Message)
 		w.discard(ctx, token)
 		w.catchUp(ctx, r.Index)
+		return
+	}
+	if err := w.mayLaunch(ctx, token); err != nil {
+		if errors.Is(err, errRevoked) {
+			w.log(ctx, token, "revoked before its launch, the record is dropped")
+			w.discard(ctx, token)
+		}
 		return
 	}
 	if err := w.o.Processes.Launch(ctx, token.String()); err != nil {
@@ -247,8 +256,11 @@ func (w *Worker) adopt(ctx context.Context, g *errgroup.Group, f executor.Found)
 			w.reportDamaged(ctx, token)
 		case executor.Running:
 			w.log(ctx, token, "found running")
+			w.launched(token)
+			w.hold(token, w.leaseOf(f, token), f.LeaseStart)
 			w.attend(ctx, token, t)
 		case executor.Prepared:
+			w.hold(token, w.leaseOf(f, token), f.LeaseStart)
 			w.startPrepared(ctx, token, t)
 		default:
 			w.report(ctx, token, classify(f.Exit, w.outputTail(token), w.cancelling(token)))

@@ -70,6 +70,7 @@ func (w *Worker) job(o Order) (executor.Job, error) {
 		Token: o.Attempt.Token.String(), Experiment: o.Attempt.Experiment, Attempt: o.Attempt.Number,
 		BootID: w.o.BootID, Argv: argv, Env: w.environment(o, dir), Dir: dir,
 		Grace: stopGrace, TimeLimit: time.Duration(o.Spec.TimeLimit),
+		Lease: time.Duration(o.Attempt.Lease), ContactLoss: o.Spec.OnContactLoss,
 	}, nil
 }
 

@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/deveronica/cvlab/executor"
 	"github.com/deveronica/cvlab/executor/supervisor"
+	"github.com/deveronica/cvlab/fsm"
 )
 
 // machine pretends to be the executor: records on a disk that survives the worker, and processes that exit on command.
@@ -20,12 +22,15 @@ type machine struct {
 	launches map[string]int
 	deaf     int                          // so many stops are not heard
 	stops    int                          // stops asked for
+	renewals map[string][]time.Duration   // what supervisors were told, by token
+	revokes  int                          // revokes asked for
 	launch   func(token string) error     // decides a launch, before it happens
 	prepare  func(job executor.Job) error // decides a record, before it is written
 }
 
 type record struct {
 	job      executor.Job
+	begun    time.Duration // of the lease
 	state    executor.State
 	settled  bool
 	alive    bool // of a quarantined one: somebody stands over it
@@ -36,7 +41,7 @@ type record struct {
 }
 
 func newMachine(s *story, logs string) *machine {
-	return &machine{story: s, logs: logs, records: map[string]*record{}, launches: map[string]int{}}
+	return &machine{story: s, logs: logs, records: map[string]*record{}, launches: map[string]int{}, renewals: map[string][]time.Duration{}}
 }
 
 // Prepare implements Processes.
@@ -59,7 +64,7 @@ func (m *machine) Prepare(_ context.Context, job executor.Job) error {
 			return fmt.Errorf("%w: %s", executor.ErrBusy, token)
 		}
 	}
-	m.records[job.Token] = &record{job: job, state: executor.Prepared, ended: make(chan struct{}), obedient: true}
+	m.records[job.Token] = &record{job: job, begun: m.story.boottime(), state: executor.Prepared, ended: make(chan struct{}), obedient: true}
 	m.story.tell("prepared")
 	return nil
 }
@@ -131,6 +136,36 @@ func (m *machine) Stop(_ context.Context, token, why string) error {
 	return nil
 }
 
+// Renew implements Fences.
+func (m *machine) Renew(_ context.Context, token string, sent time.Duration) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.renewals[token] = append(m.renewals[token], sent)
+	return nil
+}
+
+// Revoke implements Fences.
+func (m *machine) Revoke(_ context.Context, token, why string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.revokes++
+	if m.deaf > 0 {
+		m.deaf--
+		return fmt.Errorf("ask the supervisor: no answer")
+	}
+	m.story.tell("revoked")
+	if m.records[token].state == executor.Running {
+		m.exitLocked(token, executor.Exit{Reason: supervisor.ReasonRevoked, Code: 137, Signal: 9, Message: why})
+	}
+	return nil
+}
+
+func (m *machine) renewed(token fsm.Token) []time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return append([]time.Duration(nil), m.renewals[token.String()]...)
+}
+
 // exit ends a running job.
 func (m *machine) exit(token string, x executor.Exit) {
 	m.mu.Lock()
@@ -195,7 +230,7 @@ func (m *machine) recover() []executor.Found {
 		if !r.settled {
 			found = append(found, executor.Found{
 				Token: token, Experiment: r.job.Experiment, Attempt: r.job.Attempt, BootID: r.job.BootID,
-				State: r.state, Exit: r.exit, Alive: r.alive,
+				State: r.state, Exit: r.exit, Alive: r.alive, Lease: r.job.Lease, LeaseStart: r.begun,
 			})
 		}
 	}

@@ -31,6 +31,11 @@ func classify(x executor.Exit, tail []byte, cancelled bool) outcome {
 		if cancelled {
 			o.class = fsm.ClassCancelled
 		}
+	case supervisor.ReasonLeaseExpired:
+		// The same class as the leader's, who may have closed it already.
+		o.class, o.message = fsm.ClassNodeLost, x.Message
+	case supervisor.ReasonRevoked:
+		o.class, o.message = fsm.ClassPreempted, x.Message
 	case supervisor.ReasonTimeLimit:
 		o.class, o.message = fsm.ClassTimeLimit, x.Message
 	case supervisor.ReasonStartFailed:

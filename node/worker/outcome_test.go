@@ -33,6 +33,8 @@ func TestClassify(t *testing.T) {
 		{name: "stopped after a cancel", exit: stopped, cancelled: true, class: fsm.ClassCancelled, message: "asked to"},
 		{name: "stopped without one", exit: stopped, class: fsm.ClassPreempted, message: "asked to"},
 		{name: "time limit", exit: executor.Exit{Reason: supervisor.ReasonTimeLimit, Code: 143, Message: "1 h is over"}, class: fsm.ClassTimeLimit, message: "1 h is over"},
+		{name: "lease expired", exit: executor.Exit{Reason: supervisor.ReasonLeaseExpired, Code: 137, Message: "no word"}, class: fsm.ClassNodeLost, message: "no word"},
+		{name: "revoked", exit: executor.Exit{Reason: supervisor.ReasonRevoked, Code: 137, Message: "given up"}, class: fsm.ClassPreempted, message: "given up"},
 		{name: "start failed", exit: executor.Exit{Reason: supervisor.ReasonStartFailed, Code: 127, Message: "no python3"}, class: fsm.ClassStartFailed, message: "no python3"},
 		{name: "supervisor lost", exit: executor.Exit{Reason: supervisor.ReasonLost, Code: -1, Message: "gone"}, class: fsm.ClassSupervisorLost, message: "gone", noCode: true},
 		{name: "PyTorch", exit: exited(1), tail: "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20 MiB.\n", class: fsm.ClassGPUOOM, message: "memory was full: torch.Out"},

@@ -177,6 +177,13 @@ func (c *seat) assignAgain(id uint64, gpus ...string) Order {
 	return c.order(c.must(&fsm.Assign{Experiment: id, Node: here, GPUs: gpus}).Token)
 }
 
+// assignLeased is assign with a lease for the attempt.
+func (c *seat) assignLeased(lease time.Duration) Order {
+	c.t.Helper()
+	id := c.must(&fsm.Submit{Spec: command()}).Experiments[0]
+	return c.order(c.must(&fsm.Assign{Experiment: id, Node: here, Lease: fsm.Duration(lease)}).Token)
+}
+
 // order is the attempt as the leader knows it now.
 func (c *seat) order(token fsm.Token) Order {
 	v := c.leader.View()
@@ -191,6 +198,21 @@ func (c *seat) experiment(id uint64) *fsm.Experiment { return c.leader.View().Ex
 type story struct {
 	mu    sync.Mutex
 	lines []string
+	slept time.Duration // what the machine's clock has and its timers have not
+}
+
+// boottime is the machine's clock of leases.
+func (s *story) boottime() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return time.Duration(time.Now().UnixNano()%int64(1e18)) + s.slept
+}
+
+// sleep suspends the machine.
+func (s *story) sleep(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.slept += d
 }
 
 func (s *story) tell(format string, args ...any) {

@@ -63,6 +63,11 @@ type Options struct {
 	// NodeName is told to jobs.
 	NodeName string
 	Kit      Kit
+	// Renewals and Fences keep the leases; without Renewals there are none.
+	Renewals Renewals
+	Fences   Fences
+	// Boottime is the clock of leases; default: CLOCK_BOOTTIME.
+	Boottime func() time.Duration
 	Logger   *slog.Logger
 }
 
@@ -79,6 +84,7 @@ type Worker struct {
 
 	mu    sync.Mutex
 	tasks map[fsm.Token]*task // one per attempt that has a process or may get one
+	kick  chan struct{}       // closed and made anew when an attempt comes under a lease
 }
 
 // task is one attempt in the worker's hands.
@@ -86,6 +92,7 @@ type task struct {
 	// cancel asks for the attempt's end; it is closed once.
 	cancel     chan struct{}
 	cancelOnce sync.Once
+	lease      lease
 }
 
 func (t *task) cancelRequested() bool {
@@ -100,7 +107,12 @@ func (t *task) cancelRequested() bool {
 func (t *task) requestCancel() { t.cancelOnce.Do(func() { close(t.cancel) }) }
 
 // New makes a Worker; it does nothing before Run.
-func New(o Options) *Worker { return &Worker{o: o, tasks: map[fsm.Token]*task{}} }
+func New(o Options) *Worker {
+	if o.Boottime == nil {
+		o.Boottime = executor.Boottime
+	}
+	return &Worker{o: o, tasks: map[fsm.Token]*task{}, kick: make(chan struct{})}
+}
 
 // Held gives the tokens of the attempts in the worker's hands.
 func (w *Worker) Held() []fsm.Token {
@@ -123,6 +135,9 @@ func (w *Worker) Run(ctx context.Context) error {
 		}
 		return w.follow(ctx, g)
 	})
+	if w.o.Renewals != nil {
+		g.Go(func() error { return w.renew(ctx) })
+	}
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("work: %w", err)
 	}

@@ -1,0 +1,148 @@
+package leader
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/deveronica/cvlab/fsm"
+)
+
+// LeaseTimes are the times of leases. A shorter Length or Margin is for tests only; the rules are the same.
+type LeaseTimes struct {
+	// Length is how long an attempt may execute without a word from the cluster, if its spec says nothing. Default 5 min.
+	Length time.Duration
+	// Margin is how long its machine may take to stop it after that. Default 20 s.
+	Margin time.Duration
+}
+
+const (
+	defaultLease  = 5 * time.Minute
+	defaultMargin = 20 * time.Second
+	// slack is for what has no name: the leader's scheduler, the granularity of its clock.
+	slack = 5 * time.Second
+	// drift is twice the 1 % by which the clocks of two machines may differ in rate.
+	drift = 0.02
+	// startPatience is how long a silent node keeps an attempt that it has not started.
+	startPatience = 15 * time.Second
+	// leaseTick is how often silence is looked for.
+	leaseTick = time.Second
+)
+
+func (l LeaseTimes) withDefaults() LeaseTimes {
+	return LeaseTimes{Length: cmp.Or(l.Length, defaultLease), Margin: cmp.Or(l.Margin, defaultMargin)}
+}
+
+// wait is W: how long a node must be silent before a lease of this length has certainly ended there, whatever its clock says.
+func (l LeaseTimes) wait(lease time.Duration) time.Duration {
+	return lease + time.Duration(float64(lease)*drift) + l.Margin + slack
+}
+
+// reign is one leader's rule over leases, rules R4, R5 and R10. It begins when the leader's fsm.Reign was applied, and
+// everything it knows begins then too: a new leader gives every lease its full grace. All times are of one monotonic clock.
+//
+// An answer takes two steps with a commit between them, so that it is true for the whole cluster and not only for whoever
+// believes that it leads:
+//
+//	r.heard(node, now)                   // receipt
+//	… commit an entry, view the facts …  // proof
+//	r.answer(tokens, attempts, …)        // valid, revoked, or nothing
+type reign struct {
+	index uint64 // of its fsm.Reign
+	times LeaseTimes
+	began time.Time
+
+	mu       sync.Mutex
+	last     map[string]time.Time // node: its newest renewal
+	since    map[fsm.Token]since  // open attempts with a lease
+	revoking map[fsm.Token]mark   // proposed to be expired, perhaps applied: not valid again in this reign
+}
+
+// mark is what was known of an attempt when it was decided to expire it.
+type mark struct {
+	started bool
+	silent  time.Time // since when
+}
+
+// since is when an attempt was first seen, and when it was first seen started. From the start its node counts a new lease.
+type since struct {
+	open, started time.Time
+}
+
+func newReign(index uint64, times LeaseTimes, now time.Time) *reign {
+	return &reign{
+		index: index, times: times, began: now,
+		last: map[string]time.Time{}, since: map[fsm.Token]since{}, revoking: map[fsm.Token]mark{},
+	}
+}
+
+// heard notes that a renewal of the node has come in.
+func (r *reign) heard(node string, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.last[node] = now
+}
+
+// answer says which of a node's tokens are valid and which are over. current is the newest reign and attempt gives an
+// attempt (nil if there is none), both as of an entry that was committed after the renewal had come in. A token that is
+// neither is left as it is: its lease ends by itself.
+func (r *reign) answer(node string, tokens []fsm.Token, current uint64, attempt func(fsm.Token) *fsm.Attempt) (valid, revoked []fsm.Token) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, t := range tokens {
+		a := attempt(t)
+		switch _, doomed := r.revoking[t]; {
+		case a == nil || a.Node != node:
+		case !a.Open():
+			revoked = append(revoked, t)
+		case current == r.index && !doomed:
+			valid = append(valid, t)
+		}
+	}
+	return valid, revoked
+}
+
+// overdue gives the Expire commands that are due at now, and marks their attempts before anybody can propose them. open are
+// the open attempts of the whole cluster. An attempt once marked is asked for until it is closed, and the mark stays: an
+// answer that is under way may still be about facts of before. Only an attempt that started before its Expire was applied is
+// let go, since that Expire can never be applied any more.
+func (r *reign) overdue(open []*fsm.Attempt, now time.Time) []*fsm.Expire {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var due []*fsm.Expire
+	seen := make(map[fsm.Token]since, len(open))
+	for _, a := range open {
+		if a.Lease <= 0 {
+			continue
+		}
+		s := r.since[a.Token]
+		if s.open.IsZero() {
+			s.open = now
+		}
+		if a.State == fsm.AttemptStarted && s.started.IsZero() {
+			s.started = now
+		}
+		seen[a.Token] = s
+		m, doomed := r.revoking[a.Token]
+		if started := a.State == fsm.AttemptStarted; !doomed || m.started != started {
+			m = mark{started: started, silent: latest(r.began, r.last[a.Node], s.open, s.started)}
+			delete(r.revoking, a.Token)
+			wait := r.times.wait(time.Duration(a.Lease))
+			if !started {
+				wait = min(wait, startPatience) // safe at any time: nothing runs, and Start is refused afterwards
+			}
+			if now.Sub(m.silent) < wait {
+				continue
+			}
+			r.revoking[a.Token] = m
+		}
+		due = append(due, &fsm.Expire{Token: a.Token, Reign: r.index, Started: m.started, Silent: fsm.Duration(now.Sub(m.silent))})
+	}
+	r.since = seen
+	return due
+}
+
+func latest(times ...time.Time) time.Time {
+	return slices.MaxFunc(times, time.Time.Compare)
+}
