@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -102,20 +103,25 @@ func (l *lab) machine(name string, args ...string) *machine {
 	return m
 }
 
+// freePort finds a port on loopback that is free for TCP and UDP, below those that the kernel gives to outgoing
+// connections: none of them must take it while a node is away for a moment.
 func freePort(t *testing.T) string {
 	t.Helper()
-	for {
-		tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	for range 1000 {
+		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(10_000+rand.N(22_000)))
+		tcp, err := net.Listen("tcp", addr)
 		if err != nil {
-			t.Fatal(err)
+			continue
 		}
-		udp, err := net.ListenPacket("udp", tcp.Addr().String())
+		udp, err := net.ListenPacket("udp", addr)
 		tcp.Close()
 		if err == nil {
 			udp.Close()
-			return tcp.Addr().String()
+			return addr
 		}
 	}
+	t.Fatal("no port is free")
+	return ""
 }
 
 func (m *machine) start(command string, more ...string) {
