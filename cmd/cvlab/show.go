@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"time"
@@ -11,10 +12,11 @@ import (
 	"github.com/deveronica/cvlab/ui/api"
 )
 
-func (p *program) showCommand() *cobra.Command {
+// about makes a command that asks about one experiment.
+func (p *program) about(use, short string, ask func(ctx context.Context, c *api.Client, id uint64) error) *cobra.Command {
 	return &cobra.Command{
-		Use:   "show ID",
-		Short: "Show one experiment with its attempts",
+		Use:   use + " ID",
+		Short: short,
 		Args:  exactly(1, "the number of one experiment"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, err := number(args[0])
@@ -25,16 +27,22 @@ func (p *program) showCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			d, err := c.Get(cmd.Context(), id)
-			if err != nil {
-				return err
-			}
-			if p.json {
-				return p.printJSON(d)
-			}
-			return p.printDetail(d)
+			return ask(cmd.Context(), c, id)
 		},
 	}
+}
+
+func (p *program) showCommand() *cobra.Command {
+	return p.about("show", "Show one experiment with its attempts", func(ctx context.Context, c *api.Client, id uint64) error {
+		d, err := c.Get(ctx, id)
+		switch {
+		case err != nil:
+			return err
+		case p.json:
+			return p.printJSON(d)
+		}
+		return p.printDetail(d)
+	})
 }
 
 func (p *program) printDetail(d api.Detail) error {
@@ -115,37 +123,28 @@ func took(a api.Attempt, now time.Time) string {
 }
 
 func (p *program) whyCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "why ID",
-		Short: "Explain why an experiment waits, or why it failed",
-		Args:  exactly(1, "the number of one experiment"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			id, err := number(args[0])
-			if err != nil {
-				return err
-			}
-			c, err := p.connect()
-			if err != nil {
-				return err
-			}
-			x, err := c.Why(cmd.Context(), id)
-			if err != nil {
-				return err
-			}
-			if p.json {
-				return p.printJSON(x)
-			}
-			fmt.Fprintln(p.stdout, plain(x.Sentence))
-			for _, n := range x.Nodes {
-				fmt.Fprintf(p.stdout, "  %-12s %s\n", plain(n.Name), plain(n.Sentence))
-			}
-			if x.Start != "" {
-				fmt.Fprintf(p.stdout, "would start it: %s\n", plain(x.Start))
-			}
-			if x.Status == fsm.Failed {
-				p.next("its output: cvlab logs %d", id)
-			}
-			return nil
-		},
+	return p.about("why", "Explain why an experiment waits, or why it failed", func(ctx context.Context, c *api.Client, id uint64) error {
+		x, err := c.Why(ctx, id)
+		switch {
+		case err != nil:
+			return err
+		case p.json:
+			return p.printJSON(x)
+		}
+		p.printWhy(id, x)
+		return nil
+	})
+}
+
+func (p *program) printWhy(id uint64, x api.Explanation) {
+	fmt.Fprintln(p.stdout, plain(x.Sentence))
+	for _, n := range x.Nodes {
+		fmt.Fprintf(p.stdout, "  %-12s %s\n", plain(n.Name), plain(n.Sentence))
+	}
+	if x.Start != "" {
+		fmt.Fprintf(p.stdout, "would start it: %s\n", plain(x.Start))
+	}
+	if x.Status == fsm.Failed {
+		p.next("its output: cvlab logs %d", id)
 	}
 }
