@@ -43,6 +43,10 @@ func (n *Node) JoinOther(_ context.Context, peer, token string) error {
 	if members > 1 {
 		return fmt.Errorf("%w: its own has %d members; leave it first", ErrNotEmpty, members)
 	}
+	// Whoever asks looks for the note next, and must not find that of an earlier try.
+	if err := noteJoin(n.o.DataDir, nil); err != nil {
+		return err
+	}
 	select {
 	case n.rejoin <- &Rejoin{Peer: peer, Token: token}:
 		return nil
