@@ -9,7 +9,9 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -291,7 +293,8 @@ func (b *bed) waitEnded(ctx context.Context, ids ...uint64) error {
 	return nil
 }
 
-// checkJob checks one witness: it ran once (nothing here may cost an attempt), G3 and G4. A node that did not run it is asked.
+// checkJob checks one witness: exactly one attempt of it ever ran and that is the one recorded last, G3 and G4. A node that
+// did not run it is asked for the output.
 func (b *bed) checkJob(ctx context.Context, h history, id uint64) error {
 	first, err := b.l.once(b.l.nodes[0])
 	if err != nil {
@@ -301,8 +304,11 @@ func (b *bed) checkJob(ctx context.Context, h history, id uint64) error {
 	if err != nil {
 		return fmt.Errorf("look at experiment %d: %w", id, err)
 	}
+	if ran := h.attempts(id); !slices.Equal(ran, []int{d.Attempt}) {
+		return fmt.Errorf("experiment %d: attempts %v were seen to run, no fault here may cost one that runs; recorded is:%s", id, ran, story(d))
+	}
 	if d.Attempt != 1 {
-		return fmt.Errorf("experiment %d took %d attempts, no fault here may cost one", id, d.Attempt)
+		b.line("  experiment %d ran once, but as attempt %d:%s", id, d.Attempt, story(d))
 	}
 	for _, m := range b.l.nodes {
 		if m.name == d.Node && len(b.l.nodes) > 1 {
@@ -313,9 +319,18 @@ func (b *bed) checkJob(ctx context.Context, h history, id uint64) error {
 			return err
 		}
 		output, err := b.output(ctx, c, id)
-		return errors.Join(err, h.checkExit(id, 1, d.ExitCode), h.checkOutput(id, 1, output))
+		return errors.Join(err, h.checkExit(id, d.Attempt, d.ExitCode), h.checkOutput(id, d.Attempt, output))
 	}
 	return nil
+}
+
+// story tells what is recorded of an experiment's attempts.
+func story(d api.Detail) string {
+	var text strings.Builder
+	for _, a := range d.Attempts {
+		fmt.Fprintf(&text, " attempt %d on %s, token %s, %s: %s;", a.Number, a.Node, a.Token, a.Class, a.Sentence)
+	}
+	return text.String()
 }
 
 func (b *bed) output(ctx context.Context, c *api.Client, id uint64) (string, error) {

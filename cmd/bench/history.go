@@ -76,6 +76,17 @@ func (h history) of(experiment uint64, attempt int) history {
 	return out
 }
 
+// attempts gives the attempts of an experiment that were seen to run, in order.
+func (h history) attempts(experiment uint64) []int {
+	seen := map[int]bool{}
+	for _, s := range h {
+		if s.experiment == experiment {
+			seen[s.attempt] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(seen))
+}
+
 // checkAttempts is G2: an attempt is one process, and an attempt begins after the one before it was seen last.
 func (h history) checkAttempts() error {
 	type key struct {
