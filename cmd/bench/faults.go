@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -144,7 +145,13 @@ func (p faultsPart) rounds(ctx context.Context, all []scenario) []verdict {
 	verdicts := make([]verdict, len(all))
 	for i, s := range all {
 		verdicts[i] = verdict{Scenario: s.id, Does: s.does, Figure: s.figure}
-		if s.net && mayMakeHosts() != nil {
+		if !s.net {
+			continue
+		}
+		if _, err := exec.LookPath("nft"); err != nil {
+			verdicts[i].Skipped = "needs nft"
+		}
+		if mayMakeHosts() != nil {
 			verdicts[i].Skipped = "needs root"
 		}
 	}
