@@ -6,6 +6,7 @@
 //	go run ./cmd/bench failover     kill -9 of the leader (or --cut of its cable) to the next acknowledged submission
 //	go run ./cmd/bench submit       submissions a second, with 1, 8 and 64 clients
 //	go run ./cmd/bench idle         memory and CPU of a node at rest
+//	go run ./cmd/bench faults       kill, pause, wipe and cut off nodes; check that every promise holds
 //	go run ./cmd/bench all          all of them in short form
 //
 // One thing is measured at a time; each repeat prints a line, and a table closes with min, median, p99 and max. What each
@@ -30,6 +31,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 	// Jobs run this same program; it comes before everything else because its start is part of what is measured.
 	if len(args) > 0 && args[0] == "stamp" {
 		return stamp(args[1:], stderr)
+	}
+	if len(args) > 0 && args[0] == "witness" {
+		return witness(args[1:], stdout, stderr)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

@@ -19,6 +19,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "stamp" {
 		os.Exit(stamp(os.Args[2:], os.Stderr))
 	}
+	if len(os.Args) > 1 && os.Args[1] == "witness" {
+		os.Exit(witness(os.Args[2:], os.Stdout, os.Stderr))
+	}
 	goleak.VerifyTestMain(m)
 }
 
@@ -39,6 +42,8 @@ func TestWrongUseIsRefusedBeforeAnythingIsStarted(t *testing.T) {
 		{"submit --length -1s", "--length -1s"},
 		{"idle --length 0s", "--length 0s"},
 		{"idle --gpus 0", "--gpus 0"},
+		{"faults --minutes -1", "--minutes -1"},
+		{"faults --only F01,F99", "--only F99: there are F01"},
 		{"idle --fast", "unknown flag: --fast"},
 		{"idle --program /nonexistent/cvlab", "--program /nonexistent/cvlab"},
 	} {
@@ -59,7 +64,7 @@ func TestHelpNamesEveryPart(t *testing.T) {
 	if code := run(nil, &out, &errs); code != 0 {
 		t.Fatalf("code %d: %s", code, errs.String())
 	}
-	for _, part := range []string{"dispatch", "refill", "failover", "submit", "idle", "all"} {
+	for _, part := range []string{"dispatch", "refill", "failover", "submit", "idle", "faults", "all"} {
 		if !strings.Contains(out.String(), "\n  "+part+" ") {
 			t.Errorf("%s is not in the help:\n%s", part, out.String())
 		}

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// killScenarios end processes; what the dead ran goes on.
+func killScenarios() []scenario {
+	return []scenario{
+		{id: "F01", does: "leader killed", figure: "to next acknowledged submit", nodes: 3, run: killLeader},
+		{id: "F05", does: "worker killed, back after 0 and 3 s, a job ends meanwhile", figure: "return to exit recorded", nodes: 3, run: killWorker},
+		{id: "F15", does: "all killed at once, restarted in random order", figure: "majority up to next acknowledged submit", nodes: 3, run: killAll},
+	}
+}
+
+// killLeader is F01.
+func killLeader(ctx context.Context, b *bed, t times) (got outcome, err error) {
+	if err := b.aJobEverywhere(ctx); err != nil {
+		return got, err
+	}
+	for range t.leaderKills {
+		leads, others, err := b.l.leader(ctx)
+		if err != nil {
+			return got, err
+		}
+		c, err := b.everyone(others[0])
+		if err != nil {
+			return got, err
+		}
+		if err := leads.kill(); err != nil {
+			return got, err
+		}
+		d, err := b.gap(ctx, c)
+		if err != nil {
+			return got, err
+		}
+		got.add(d)
+		if err := b.restart(leads); err != nil {
+			return got, err
+		}
+		if err := b.l.waitWhole(ctx); err != nil {
+			return got, err
+		}
+	}
+	return got, atMost(got.worst, 5*time.Second, "the gap to the next acknowledged submission")
+}
+
+// atMost judges a figure.
+func atMost(d, limit time.Duration, what string) error {
+	if d > limit {
+		return fmt.Errorf("%s was %v, at most %v is promised", what, d.Round(time.Millisecond), limit)
+	}
+	return nil
+}
+
+// killWorker is F05.
+func killWorker(ctx context.Context, b *bed, _ times) (got outcome, err error) {
+	if err := b.aJobEverywhere(ctx); err != nil {
+		return got, err
+	}
+	_, others, err := b.l.leader(ctx)
+	if err != nil {
+		return got, err
+	}
+	worker := others[0]
+	for i, away := range []time.Duration{0, 3 * time.Second} {
+		id, err := b.job(ctx, worker.name, 1, 7+i)
+		if err != nil {
+			return got, err
+		}
+		if err := b.seen(ctx, id); err != nil {
+			return got, err
+		}
+		if err := worker.kill(); err != nil {
+			return got, err
+		}
+		if err := pause(ctx, away); err != nil {
+			return got, err
+		}
+		began := time.Now()
+		if err := b.restart(worker); err != nil {
+			return got, err
+		}
+		if err := b.waitEnded(ctx, id); err != nil {
+			return got, err
+		}
+		got.add(time.Since(began))
+		if err := b.l.waitWhole(ctx); err != nil {
+			return got, err
+		}
+	}
+	return got, nil
+}
+
+// killAll is F15. Clients are submitting when it happens.
+func killAll(ctx context.Context, b *bed, t times) (got outcome, err error) {
+	if err := b.aJobEverywhere(ctx); err != nil {
+		return got, err
+	}
+	for range t.allKills {
+		var up time.Time // when a majority had been started
+		err := b.writing(ctx, func(ctx context.Context) error {
+			if err := pause(ctx, 300*time.Millisecond); err != nil {
+				return err
+			}
+			var all []error
+			for _, m := range b.l.nodes {
+				all = append(all, m.cmd.Process.Kill())
+			}
+			if err := errors.Join(all...); err != nil {
+				return fmt.Errorf("kill all nodes: %w", err)
+			}
+			for _, m := range b.l.nodes {
+				<-m.done
+			}
+			for i, k := range b.rnd.Perm(len(b.l.nodes)) {
+				if err := b.restart(b.l.nodes[k]); err != nil {
+					return err
+				}
+				if i == len(b.l.nodes)/2 {
+					up = time.Now()
+				}
+				if err := pause(ctx, time.Duration(b.rnd.IntN(300))*time.Millisecond); err != nil {
+					return err
+				}
+			}
+			c, err := b.everyone(b.l.nodes[0])
+			if err != nil {
+				return err
+			}
+			if _, err := b.submit(ctx, c, held()); err != nil {
+				return err
+			}
+			got.add(time.Since(up))
+			return nil
+		})
+		if err != nil {
+			return got, err
+		}
+		if err := b.l.waitWhole(ctx); err != nil {
+			return got, err
+		}
+	}
+	return got, atMost(got.worst, 5*time.Second, "the time from a majority's start to an acknowledged submission")
+}
