@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/deveronica/cvlab/fsm"
 )
 
@@ -197,10 +199,23 @@ func TestAnUnknownCommandStopsTheNode(t *testing.T) {
 	m := newMachine(t, "solo")
 	seat := m.start(found("lab"))
 	submit(t, m, "a")
-	before := seat.State().View().Digest()
 	// As a leader of a newer version would commit it.
-	_ = seat.raft.Apply([]byte(`{"kind":"from the future","at":"2026-01-01T00:00:00Z","body":{}}`), time.Second).Error()
-	_, err := seat.Commit(t.Context(), submission("b"))
+	unknown := seat.raft.Apply([]byte(`{"kind":"from the future","at":"2026-01-01T00:00:00Z","body":{}}`), time.Second)
+	_ = unknown.Error()
+	<-seat.replica.broken
+	// Facts of before: what the node itself had put into the log in front of the entry is among them.
+	before := seat.State().View().Digest()
+	if at := seat.State().Index(); at >= unknown.Index() {
+		t.Errorf("the facts are at %d, the entry that was not understood is %d", at, unknown.Index())
+	}
+	good, err := fsm.Encode(submission("c"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, _ := seat.replica.Apply(&raft.Log{Index: unknown.Index() + 1, Data: good}).(applied); !errors.Is(a.err, fsm.ErrUnknownCommand) {
+		t.Errorf("a stopped replica answered the next entry with %+v", a)
+	}
+	_, err = seat.Commit(t.Context(), submission("b"))
 	if !errors.Is(err, ErrNotApplied) {
 		t.Errorf("a stopped replica answered a proposal with %v", err)
 	}
