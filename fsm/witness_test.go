@@ -82,12 +82,12 @@ func (w *witness) key(e fsm.Entry, r fsm.Result) {
 }
 
 func (w *witness) command(v fsm.View, e fsm.Entry, r fsm.Result) {
+	if r.Index != v.Index() {
+		return // a repeat under its key: it changed nothing, and I10 has looked at its answer
+	}
 	switch c := e.Command.(type) {
 	case *fsm.Assign:
 		n := v.Node(c.Node)
-		if r.Token == w.newest {
-			return // a repeat under its key
-		}
 		if n == nil || n.Removed || n.NoExec {
 			w.failf("I5: %+v was accepted by node %+v", c, n)
 		}
@@ -104,10 +104,10 @@ func (w *witness) command(v fsm.View, e fsm.Entry, r fsm.Result) {
 		w.reign = v.Reign()
 	case *fsm.Expire:
 		a := v.Attempt(c.Token)
-		if before := w.attempts[c.Token]; before != nil && e.Key == "" {
+		if before := w.attempts[c.Token]; before != nil {
 			w.failf("an Expire was accepted for %s, which had ended", c.Token)
 		}
-		if e.Key == "" && (a.Open() || a.Lease == 0 || a.Class != fsm.ClassNodeLost || c.Reign != w.reign || !c.Started && !a.StartedAt.IsZero()) {
+		if a.Open() || a.Lease == 0 || a.Class != fsm.ClassNodeLost || c.Reign != w.reign || !c.Started && !a.StartedAt.IsZero() {
 			w.failf("%+v was accepted, reign %d: %+v", c, w.reign, a)
 		}
 	case *fsm.Start:
