@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -44,11 +46,11 @@ func newHosts(ctx context.Context, n int) (*hosts, error) {
 	}
 	// Names hold our process ID, so that two runs cannot meet, and are short enough for an interface (15 bytes).
 	id := strconv.Itoa(os.Getpid())
-	net := "10.213." + strconv.Itoa(os.Getpid()%250) + "."
+	prefix := "10.213." + strconv.Itoa(os.Getpid()%250) + "."
 	h := &hosts{bridge: "cvb" + id}
-	steps := []string{"link add " + h.bridge + " type bridge", "addr add " + net + "254/24 dev " + h.bridge, "link set " + h.bridge + " up"}
+	steps := []string{"link add " + h.bridge + " type bridge", "addr add " + prefix + "254/24 dev " + h.bridge, "link set " + h.bridge + " up"}
 	for i := 1; i <= n; i++ {
-		x := &host{space: fmt.Sprintf("cvb%s-%d", id, i), cable: fmt.Sprintf("cvb%s.%d", id, i), addr: net + strconv.Itoa(i)}
+		x := &host{space: fmt.Sprintf("cvb%s-%d", id, i), cable: fmt.Sprintf("cvb%s.%d", id, i), addr: prefix + strconv.Itoa(i)}
 		h.all = append(h.all, x)
 		steps = append(steps, "netns add "+x.space,
 			fmt.Sprintf("link add %s type veth peer name eth0 netns %s", x.cable, x.space),
@@ -61,7 +63,26 @@ func newHosts(ctx context.Context, n int) (*hosts, error) {
 			return nil, errors.Join(err, h.remove())
 		}
 	}
+	waiting, cancel := context.WithTimeoutCause(ctx, 10*time.Second, errors.New("10 s have passed"))
+	defer cancel()
+	for _, x := range h.all {
+		err := until(waiting, "host "+x.space+" to answer", func() (bool, error) { return x.answers(), nil })
+		if err != nil {
+			return nil, errors.Join(err, h.remove())
+		}
+	}
 	return h, nil
+}
+
+// answers says whether packets go to the host and back. Nobody listens on the port that is asked: a host that answers refuses,
+// a host that is gone says nothing. The kernel looks at the cables of a new bridge up to a second after they are up.
+func (h *host) answers() bool {
+	c, err := net.DialTimeout("tcp", net.JoinHostPort(h.addr, "9"), time.Second)
+	if err == nil {
+		c.Close() // somebody listens there, so it answers all the more
+		return true
+	}
+	return errors.Is(err, syscall.ECONNREFUSED)
 }
 
 func ip(ctx context.Context, args string) error {
