@@ -33,34 +33,39 @@ func (c *Assign) apply(t *tx) Result {
 	if c.Lease < 0 {
 		return refuse(Invalid, "a lease cannot be negative")
 	}
-	if why := c.slotTaken(t); why != "" {
+	if why := c.slotTaken(t, false); why != "" {
 		return refuse(Conflict, why)
 	}
 	a := &Attempt{
 		Token: Token{Epoch: t.meta.Epoch, Index: t.index}, Experiment: e.ID, Number: e.Attempts + 1,
 		Node: c.Node, GPUs: c.GPUs, State: AttemptAssigned, AssignedAt: t.now, Lease: c.Lease,
 	}
-	t.put(tableAttempts, a)
-	for _, uuid := range c.GPUs {
-		t.put(tableHolds, &hold{GPU: uuid, Token: a.Token})
-	}
-	e.Status, e.Token, e.Attempts = Running, a.Token, a.Number
-	e.NotBefore, e.Message, e.Class, e.ExitCode = time.Time{}, "", "", nil
+	t.openAttempt(e, a)
 	t.putExperiment(e)
 	r := ok()
 	r.Token = a.Token
 	return r
 }
 
-// slotTaken says why the node cannot take the attempt, "" if it can.
-func (c *Assign) slotTaken(t *tx) string {
+// openAttempt makes an attempt the experiment's current one, with the GPUs it holds.
+func (t *tx) openAttempt(e *Experiment, a *Attempt) {
+	t.put(tableAttempts, a)
+	for _, uuid := range a.GPUs {
+		t.put(tableHolds, &hold{GPU: uuid, Token: a.Token})
+	}
+	e.Status, e.Token, e.Attempts = Running, a.Token, a.Number
+	e.NotBefore, e.Message, e.Class, e.ExitCode = time.Time{}, "", "", nil
+}
+
+// slotTaken says why the node cannot take the attempt, "" if it can. A draining one takes only what runs there already.
+func (c *Assign) slotTaken(t *tx, runs bool) string {
 	n := t.view().Node(c.Node)
 	switch {
 	case n == nil || n.Removed:
 		return fmt.Sprintf("node %s is no member", c.Node)
 	case n.NoExec:
 		return fmt.Sprintf("node %s runs no experiments", n.Name)
-	case n.Draining:
+	case n.Draining && !runs:
 		return fmt.Sprintf("node %s is draining", n.Name)
 	}
 	if len(c.GPUs) == 0 {

@@ -84,6 +84,7 @@ func (c *Release) apply(t *tx) Result {
 			return fmt.Sprintf("experiment %d is %s, not held", e.ID, e.Status)
 		}
 		e.Status, e.Message, e.NotBefore = Pending, "", time.Time{}
+		e.Downed = nil
 		t.putExperiment(e)
 		return ""
 	})
@@ -103,7 +104,7 @@ func (c *Retry) apply(t *tx) Result {
 			return fmt.Sprintf("experiment %d is %s; only failed and cancelled ones can be retried", e.ID, e.Status)
 		}
 		e.Status, e.Message, e.Class, e.ExitCode = Pending, "", "", nil
-		e.Failures, e.Losses, e.NotBefore, e.AvoidNode = 0, 0, time.Time{}, ""
+		e.Failures, e.Losses, e.Downed, e.NotBefore, e.AvoidNode = 0, 0, nil, time.Time{}, ""
 		e.StartedAt, e.EndedAt = time.Time{}, time.Time{}
 		t.putExperiment(e)
 		return ""

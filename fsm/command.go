@@ -63,6 +63,8 @@ func newCommand(kind string) Command {
 		return new(Withdraw)
 	case "start":
 		return new(Start)
+	case "publish":
+		return new(Publish)
 	case "finish":
 		return new(Finish)
 	case "cancel":
@@ -91,6 +93,10 @@ func newCommand(kind string) Command {
 		return new(Reign)
 	case "expire":
 		return new(Expire)
+	case "epoch":
+		return new(NewEpoch)
+	case "adopt":
+		return new(Adopt)
 	}
 	return nil
 }

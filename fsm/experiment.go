@@ -83,7 +83,7 @@ type Experiment struct {
 	Status   Status   `json:"status"`
 	Priority Priority `json:"priority"`
 
-	// Attempts counts the attempts made; Token names the newest one.
+	// Attempts is the number of the newest attempt, which counts those made; Token names it.
 	Attempts int   `json:"attempts,omitempty"`
 	Token    Token `json:"token,omitzero"`
 	// Cancelling is set from a cancel of a running experiment until its attempt has ended.
@@ -91,6 +91,8 @@ type Experiment struct {
 	// Failures and Losses are the spent parts of the user's and the infrastructure's retry budgets.
 	Failures int `json:"failures,omitempty"`
 	Losses   int `json:"losses,omitempty"`
+	// Downed are the nodes, and the GPUs that failed under it, that were lost with one of its attempts on them, each once.
+	Downed []string `json:"downed,omitempty"`
 	// NotBefore is the earliest time of the next attempt; AvoidNode is where the last one was lost.
 	NotBefore time.Time `json:"not_before,omitzero"`
 	AvoidNode string    `json:"avoid_node,omitempty"`
@@ -126,8 +128,12 @@ type Attempt struct {
 	GPUs       []string     `json:"gpus,omitempty"` // UUIDs; empty means a CPU slot
 	State      AttemptState `json:"state"`
 	// Lease is how long it may go on without a word from the cluster before it is frozen; 0 holds for ever.
-	Lease      Duration  `json:"lease,omitempty"`
-	BootID     string    `json:"boot_id,omitempty"` // of the node when it started
+	Lease  Duration `json:"lease,omitempty"`
+	BootID string   `json:"boot_id,omitempty"` // of the node when it started
+	// Preempting is why its node is to stop it, "" if it is not: the experiment goes on elsewhere.
+	Preempting string `json:"preempting,omitempty"`
+	// Adopted says that facts of an earlier epoch made it, and these took it up again.
+	Adopted    bool      `json:"adopted,omitempty"`
 	AssignedAt time.Time `json:"assigned_at"`
 	StartedAt  time.Time `json:"started_at,omitzero"`
 	EndedAt    time.Time `json:"ended_at,omitzero"`

@@ -2,6 +2,8 @@ package fsm
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -75,6 +77,10 @@ func (t *tx) afterAttempt(e *Experiment, a *Attempt, spec *Spec) {
 	case a.Class == ClassCancelled || e.Cancelling:
 		e.Class = ClassCancelled
 		t.end(e, Cancelled)
+	case a.Class == ClassPreempted && a.Preempting != "":
+		e.Status, e.AvoidNode = Pending, a.Node // it was asked for, and spends nothing
+	case t.poisons(e, a):
+		e.Status, e.Message = Held, poisoned(t.view(), e)
 	case a.Class.Infrastructure() && e.Losses < maxLosses:
 		e.Losses++
 		e.Status, e.AvoidNode = Pending, a.Node
@@ -85,6 +91,41 @@ func (t *tx) afterAttempt(e *Experiment, a *Attempt, spec *Spec) {
 	default:
 		t.end(e, Failed)
 	}
+}
+
+// maxDowned is how many machines or GPUs may be lost under one experiment before it is taken for the cause.
+const maxDowned = 3
+
+// poisons notes what was lost with the attempt, and says whether the experiment has now taken down too much.
+func (t *tx) poisons(e *Experiment, a *Attempt) bool {
+	lost := ""
+	switch a.Class {
+	case ClassNodeLost, ClassSupervisorLost:
+		lost = a.Node
+	case ClassGPUFault:
+		lost = a.Node // nobody said which of several cards it was
+		if len(a.GPUs) == 1 {
+			lost = a.GPUs[0]
+		}
+	default:
+		return false
+	}
+	if !slices.Contains(e.Downed, lost) {
+		e.Downed = append(slices.Clone(e.Downed), lost) // the record in the database is shared
+	}
+	return len(e.Downed) >= maxDowned
+}
+
+func poisoned(v View, e *Experiment) string {
+	names := make([]string, 0, len(e.Downed))
+	for _, x := range e.Downed {
+		if n := v.Node(x); n != nil {
+			x = n.Name
+		}
+		names = append(names, x)
+	}
+	last := len(names) - 1
+	return fmt.Sprintf("held: %s and %s were lost while it ran there; if that was not its fault, release it", strings.Join(names[:last], ", "), names[last])
 }
 
 func (t *tx) end(e *Experiment, s Status) {

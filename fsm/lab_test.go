@@ -2,6 +2,7 @@ package fsm_test
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"strconv"
@@ -37,6 +38,9 @@ func foundedLab(t fataler) *lab {
 }
 
 func secretOf(name string) []byte { return fmt.Appendf(nil, "secret of %-20s", name) }
+
+// digestOf is a SHA-256 in hex of a word.
+func digestOf(word string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(word))) }
 
 func machine(name string, gpus int) fsm.Node {
 	n := fsm.Node{ID: name, Name: name, CPUSlots: 2, Mesh: name + ":1"}

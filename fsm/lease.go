@@ -23,14 +23,12 @@ func (c *Reign) apply(t *tx) Result {
 	return ok()
 }
 
-// Expire closes an attempt whose node was not heard for so long that its lease has run out there and nothing of it
-// executes any more. Attempts that hold (Lease 0) are never closed by time.
+// Expire closes a started attempt whose node was not heard for so long that its lease has run out there and nothing of it
+// executes any more. Attempts that hold (Lease 0) are never closed by time; one that is not started is taken back by Withdraw.
 type Expire struct {
 	Token Token `json:"token"`
 	// Reign is the log index of the proposer's Reign.
 	Reign uint64 `json:"reign"`
-	// Started says that the proposer knew the attempt as started. One that has started since has a fresh lease.
-	Started bool `json:"started,omitempty"`
 	// Silent is how long the node was not heard by the proposer; it is told to people.
 	Silent Duration `json:"silent"`
 }
@@ -51,8 +49,8 @@ func (c *Expire) apply(t *tx) Result {
 		return refuse(Conflict, fmt.Sprintf("attempt %s has ended", c.Token))
 	case old.Lease <= 0:
 		return refuse(Conflict, fmt.Sprintf("attempt %s has no lease that could end", c.Token))
-	case old.State == AttemptStarted && !c.Started:
-		return refuse(Conflict, fmt.Sprintf("attempt %s has started meanwhile", c.Token))
+	case old.State != AttemptStarted:
+		return refuse(Conflict, fmt.Sprintf("attempt %s is not started; nothing of it can have a lease", c.Token))
 	}
 	name := old.Node
 	if n := t.view().Node(old.Node); n != nil {

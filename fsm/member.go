@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 )
 
@@ -109,6 +110,8 @@ func (t *tx) closeBefore(n Node) {
 type Drain struct {
 	Node string `json:"node"`
 	On   bool   `json:"on"`
+	// Now also has what runs there stopped, after a checkpoint, so that it goes on elsewhere.
+	Now bool `json:"now,omitempty"`
 }
 
 // Kind implements Command.
@@ -119,10 +122,30 @@ func (c *Drain) apply(t *tx) Result {
 	if old == nil || old.Removed {
 		return refuse(NotFound, "the node is no member")
 	}
+	if c.Now && !c.On {
+		return refuse(Invalid, "a node that is given work again has nothing to stop")
+	}
 	n := *old
 	n.Draining = c.On
 	t.put(tableNodes, &n)
+	if c.Now {
+		t.preempt(&n, fmt.Sprintf("node %s was drained by %s", n.Name, t.by))
+	}
 	return ok()
+}
+
+// preempt takes back what a node has not started, and has the rest stopped there.
+func (t *tx) preempt(n *Node, why string) {
+	for _, old := range slices.Collect(t.view().Open(n.ID)) {
+		a := *old
+		a.Preempting = why
+		if a.State == AttemptAssigned {
+			t.closeAttempt(&a, ClassPreempted, why)
+			continue
+		}
+		t.put(tableAttempts, &a)
+		t.putExperiment(t.experiment(a.Experiment)) // who follows the experiment learns of it
+	}
 }
 
 // Remove makes a node a tombstone: its key is never admitted again.

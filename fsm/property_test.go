@@ -65,7 +65,11 @@ func (d draws) attempt() (fsm.Token, string) {
 }
 
 func (d draws) command() fsm.Command {
-	switch d.pick("kind", 19) {
+	switch d.pick("kind", 22) {
+	case 19, 20:
+		return d.publish()
+	case 21:
+		return d.lateCommand()
 	case 18:
 		token, _ := d.attempt()
 		return &fsm.Withdraw{Token: token, Reason: "silent"}
@@ -94,9 +98,28 @@ func (d draws) command() fsm.Command {
 		if d.pick("stale reign", 5) == 0 && reign > 0 {
 			reign--
 		}
-		return &fsm.Expire{Token: token, Reign: reign, Started: d.pick("started", 4) > 0, Silent: fsm.Duration(time.Minute)}
+		return &fsm.Expire{Token: token, Reign: reign, Silent: fsm.Duration(time.Minute)}
 	}
 	return d.memberCommand()
+}
+
+func (d draws) publish() fsm.Command {
+	token, node := d.attempt()
+	return &fsm.Publish{Token: token, Node: node, Seq: uint64(d.pick("seq", 12)), Path: "checkpoints/a.pt", Files: 1, Digest: digestOf(fmt.Sprint(d.pick("content", 3)))}
+}
+
+// lateCommand is what follows facts that went back in time: another epoch, and attempts that only their nodes know of.
+func (d draws) lateCommand() fsm.Command {
+	_, _, now := d.view.Cluster()
+	if d.pick("epoch", 3) == 0 {
+		return &fsm.NewEpoch{Node: d.node()}
+	}
+	c := &fsm.Adopt{Token: fsm.Token{Epoch: now - uint64(d.pick("epochs ago", 2)), Index: 1000 + uint64(d.pick("index", 50))},
+		Experiment: d.id(), Number: d.pick("number", 5), Node: d.node(), BootID: d.boot()}
+	if d.pick("with GPU", 2) == 0 {
+		c.GPUs = []string{fmt.Sprintf("%s-%d", c.Node, d.pick("gpu", 3))}
+	}
+	return c
 }
 
 func (d draws) submit() fsm.Command {
@@ -140,7 +163,7 @@ func (d draws) memberCommand() fsm.Command {
 		&fsm.Admit{Node: n, Access: rapid.SampledFrom([]string{"j", "s1"}).Draw(d.T, "token")},
 		&fsm.Update{Node: n},
 		&fsm.Update{Node: machine(n.ID, 1)},
-		&fsm.Drain{Node: n.ID, On: d.pick("on", 2) == 0},
+		&fsm.Drain{Node: n.ID, On: d.pick("on", 2) == 0, Now: d.pick("now", 3) == 0},
 		&fsm.Remove{Node: n.ID, Off: d.pick("off", 3) == 0},
 		&fsm.Grant{Access: fsm.Access{ID: secret, Kind: fsm.AccessUser, User: "ana", Role: fsm.Member, Secret: secretOf(fmt.Sprint("s", d.pick("other", 3)))}},
 		&fsm.Grant{Access: fsm.Access{ID: "j", Kind: fsm.AccessJoin, Secret: secretOf("j"), Uses: 10}},

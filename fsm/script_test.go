@@ -236,6 +236,9 @@ func command(t *testing.T, l *lab, verb string, a args) fsm.Command {
 	case "withdraw":
 		token, _ := a.attempt(l)
 		return &fsm.Withdraw{Token: token, Reason: a.named["reason"]}
+	case "publish":
+		token, node := a.attempt(l)
+		return &fsm.Publish{Token: token, Node: node, Seq: uint64(a.number("seq")), Path: a.named["path"], Files: max(1, a.number("files")), Size: uint64(a.number("size")), Digest: digestOf(a.named["digest"])}
 	case "finish":
 		return ending(l, a)
 	case "cancel":
@@ -259,7 +262,7 @@ func memberCommand(t *testing.T, l *lab, verb string, a args) fsm.Command {
 	case "update":
 		return &fsm.Update{Node: a.machine(a.word(0))}
 	case "drain":
-		return &fsm.Drain{Node: a.word(0), On: !a.has("off")}
+		return &fsm.Drain{Node: a.word(0), On: !a.has("off"), Now: a.has("now")}
 	case "remove":
 		return &fsm.Remove{Node: a.word(0), Off: a.has("off")}
 	case "grant":
@@ -277,6 +280,11 @@ func memberCommand(t *testing.T, l *lab, verb string, a args) fsm.Command {
 		return &fsm.Grant{Access: g}
 	case "revoke":
 		return &fsm.Revoke{ID: a.word(0)}
+	case "epoch":
+		return &fsm.NewEpoch{Node: a.word(0)}
+	case "adopt":
+		token, node := a.attempt(l)
+		return &fsm.Adopt{Token: token, Node: node, Experiment: a.ids()[0], Number: a.number("number"), GPUs: a.list("gpu"), BootID: a.named["boot"], Lease: a.duration("lease"), StartedAt: l.now.Add(-time.Hour)}
 	case "reign":
 		return &fsm.Reign{Node: a.word(0)}
 	case "expire":
@@ -285,7 +293,7 @@ func memberCommand(t *testing.T, l *lab, verb string, a args) fsm.Command {
 		if _, given := a.named["reign"]; given {
 			reign = uint64(a.number("reign"))
 		}
-		return &fsm.Expire{Token: token, Reign: reign, Started: a.has("started"), Silent: a.duration("silent")}
+		return &fsm.Expire{Token: token, Reign: reign, Silent: a.duration("silent")}
 	}
 	return nil
 }
@@ -355,7 +363,12 @@ func show(v fsm.View) string {
 	for e := range v.Experiments() {
 		fmt.Fprintf(&b, "experiment %d %s%s\n", e.ID, e.Status, experimentFlags(e))
 		for a := range v.Attempts(e.ID) {
-			fmt.Fprintf(&b, "  attempt %d %s %s on %s%s\n", a.Number, a.Token, a.State, a.Node, flags("GPUs", strings.Join(a.GPUs, " "), "lease", lease(a.Lease), "boot", a.BootID, "exit", exit(a.ExitCode), "class", string(a.Class), "says", a.Message))
+			fmt.Fprintf(&b, "  attempt %d %s %s on %s%s\n", a.Number, a.Token, a.State, a.Node, flags("GPUs", strings.Join(a.GPUs, " "), "lease", lease(a.Lease), "boot", a.BootID, "adopted", a.Adopted, "preempting", a.Preempting, "exit", exit(a.ExitCode), "class", string(a.Class), "says", a.Message))
+		}
+	}
+	for e := range v.Experiments() {
+		for _, c := range v.Checkpoints(e.ID) {
+			fmt.Fprintf(&b, "checkpoint of %d: %d of attempt %d, %s, %d bytes in %d files on %s\n", c.Experiment, c.Seq, c.Attempt, c.Path, c.Size, c.Files, c.Node)
 		}
 	}
 	counts := v.Counts()
@@ -370,7 +383,7 @@ func experimentFlags(e *fsm.Experiment) string {
 	if e.Priority != fsm.Normal {
 		pairs = append(pairs, "priority", e.Priority.String())
 	}
-	pairs = append(pairs, "attempts", e.Attempts, "cancelling", e.Cancelling, "failures", e.Failures, "losses", e.Losses, "avoids", e.AvoidNode,
+	pairs = append(pairs, "attempts", e.Attempts, "cancelling", e.Cancelling, "failures", e.Failures, "losses", e.Losses, "downed", strings.Join(e.Downed, " "), "avoids", e.AvoidNode,
 		"exit", exit(e.ExitCode), "class", string(e.Class), "says", e.Message)
 	for _, t := range []struct {
 		name string

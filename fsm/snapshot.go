@@ -32,7 +32,7 @@ type snapshotEnd struct {
 
 // tableOrder is the order of a snapshot's tables; records stand in the order of their IDs, so equal states give equal bytes.
 func tableOrder() []string {
-	return []string{tableMeta, tableNodes, tableAccess, tableBatches, tableExperiments, tableAttempts, tableHolds, tableKeys}
+	return []string{tableMeta, tableNodes, tableAccess, tableBatches, tableExperiments, tableAttempts, tableHolds, tableCheckpoints, tableKeys}
 }
 
 func newRecord(table string) any {
@@ -51,6 +51,8 @@ func newRecord(table string) any {
 		return new(Attempt)
 	case tableHolds:
 		return new(hold)
+	case tableCheckpoints:
+		return new(Checkpoint)
 	case tableKeys:
 		return new(key)
 	}

@@ -3,6 +3,7 @@ package fsm
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/hashicorp/go-memdb"
 )
@@ -14,6 +15,7 @@ const (
 	tableBatches     = "batches"
 	tableAttempts    = "attempts"
 	tableHolds       = "holds"
+	tableCheckpoints = "checkpoints"
 	tableNodes       = "nodes"
 	tableAccess      = "access"
 	tableKeys        = "keys"
@@ -31,6 +33,8 @@ type meta struct {
 	Keys        uint64   `json:"keys"`        // keys held now
 	// Reign is the log index of the newest Reign.
 	Reign uint64 `json:"reign,omitempty"`
+	// EpochExperiments is how many experiments there were when the epoch began; a number above it may have been another one before.
+	EpochExperiments uint64 `json:"epoch_experiments,omitempty"`
 }
 
 // hold says that a GPU belongs to an open attempt.
@@ -78,6 +82,7 @@ func schema() *memdb.DBSchema {
 			return append(textKey(a.Node), tokenKey(a.Token)...)
 		})})
 	add(tableHolds, by(func(h *hold) []byte { return textKey(h.GPU) }))
+	add(tableCheckpoints, by(func(c *Checkpoint) []byte { return slices.Concat(be(c.Experiment), tokenKey(c.Token), be(c.Seq)) }))
 	add(tableNodes, by(func(n *Node) []byte { return textKey(n.ID) }))
 	add(tableAccess, by(func(a *Access) []byte { return textKey(a.ID) }),
 		&memdb.IndexSchema{Name: "secret", Unique: true, Indexer: by(func(a *Access) []byte { return textKey(string(a.Secret)) })})

@@ -45,6 +45,9 @@ func everyCommand() []fsm.Command {
 		&fsm.Assign{Experiment: 7, Node: node.ID, GPUs: []string{"GPU-1"}},
 		&fsm.Withdraw{Token: token, Reason: "gpu1 was last heard 4 s ago"},
 		&fsm.Start{Token: token, Node: node.ID, BootID: "boot"},
+		&fsm.Publish{Token: token, Node: node.ID, Seq: 3, Path: "checkpoints/last.pt", Files: 1, Size: 4096, Digest: digestOf("last.pt")},
+		&fsm.NewEpoch{Node: node.ID},
+		&fsm.Adopt{Token: token, Experiment: 7, Number: 2, Node: node.ID, GPUs: []string{"GPU-1"}, Lease: fsm.Duration(5 * time.Minute), BootID: "boot", StartedAt: epoch},
 		&fsm.Finish{Token: token, Node: node.ID, Class: fsm.ClassUserError, ExitCode: ptr(1), Message: "it failed"},
 		&fsm.Cancel{Experiments: []uint64{1, 2}, Reason: "no longer wanted"},
 		&fsm.Hold{Experiments: []uint64{1}, Reason: "wait for data"},
@@ -58,7 +61,7 @@ func everyCommand() []fsm.Command {
 		&fsm.Grant{Access: access},
 		&fsm.Revoke{ID: "t1"},
 		&fsm.Reign{Node: node.ID},
-		&fsm.Expire{Token: token, Reign: 40, Started: true, Silent: fsm.Duration(331 * time.Second)},
+		&fsm.Expire{Token: token, Reign: 40, Silent: fsm.Duration(331 * time.Second)},
 	}
 }
 
@@ -66,6 +69,7 @@ func everyCommand() []fsm.Command {
 func grownCommands() map[string]fsm.Command {
 	return map[string]fsm.Command{
 		"assign-lease": &fsm.Assign{Experiment: 7, Node: "NODEIDNODEIDNODEIDNODEIDNO", Lease: fsm.Duration(5 * time.Minute)},
+		"drain-now":    &fsm.Drain{Node: "NODEIDNODEIDNODEIDNODEIDNO", On: true, Now: true},
 		"submit-lease": &fsm.Submit{Spec: fsm.Spec{Project: "p", Device: fsm.Device{Kind: fsm.DeviceCPU}, Lease: "10m0s"}},
 	}
 }

@@ -21,6 +21,8 @@ type witness struct {
 	answers  map[string]map[string]firstAnswer // by user, then key
 	time     int64
 	reign    uint64
+	epoch    uint64
+	files    map[fsm.Token]map[uint64]string // digests of published checkpoints
 }
 
 type firstAnswer struct {
@@ -32,7 +34,7 @@ type firstAnswer struct {
 func newWitness(t fataler) *witness {
 	return &witness{
 		t: t, starts: map[fsm.Token]string{}, attempts: map[fsm.Token]*fsm.Attempt{}, ended: map[uint64]fsm.Experiment{},
-		removed: map[string]bool{}, answers: map[string]map[string]firstAnswer{},
+		epoch: 1, files: map[fsm.Token]map[uint64]string{}, removed: map[string]bool{}, answers: map[string]map[string]firstAnswer{},
 	}
 }
 
@@ -107,11 +109,22 @@ func (w *witness) command(v fsm.View, e fsm.Entry, r fsm.Result) {
 		if before := w.attempts[c.Token]; before != nil {
 			w.failf("an Expire was accepted for %s, which had ended", c.Token)
 		}
-		if a.Open() || a.Lease == 0 || a.Class != fsm.ClassNodeLost || c.Reign != w.reign || !c.Started && !a.StartedAt.IsZero() {
+		if a.Open() || a.Lease == 0 || a.Class != fsm.ClassNodeLost || c.Reign != w.reign || a.StartedAt.IsZero() {
 			w.failf("%+v was accepted, reign %d: %+v", c, w.reign, a)
 		}
 	case *fsm.Start:
 		w.starts[c.Token] = c.BootID
+	case *fsm.Adopt:
+		if a := v.Attempt(c.Token); !a.Adopted && w.starts[c.Token] == "" || c.Token.Epoch >= w.epoch {
+			w.failf("%+v was accepted in epoch %d: %+v", c, w.epoch, a)
+		}
+		w.starts[c.Token] = c.BootID
+	case *fsm.NewEpoch:
+		if w.epoch++; w.newest.Epoch >= w.epoch {
+			w.failf("I3: epoch %d begins after token %s", w.epoch, w.newest)
+		}
+	case *fsm.Publish:
+		w.published(v, c)
 	case *fsm.Retry:
 		for _, id := range r.Experiments {
 			delete(w.ended, id)
@@ -133,6 +146,9 @@ func (w *witness) experiment(v fsm.View, e *fsm.Experiment, holders map[string]f
 	var last *fsm.Attempt
 	for a := range v.Attempts(e.ID) {
 		number++
+		if a.Adopted && a.Number > number {
+			number = a.Number // those between are forgotten
+		}
 		if a.Number != number {
 			w.failf("I1: attempt %s of experiment %d has number %d, want %d", a.Token, e.ID, a.Number, number)
 		}
@@ -146,6 +162,7 @@ func (w *witness) experiment(v fsm.View, e *fsm.Experiment, holders map[string]f
 		w.attempt(a)
 		last = a
 	}
+	w.checkpoints(v, e)
 	if open > 1 || open == 1 && !last.Open() {
 		w.failf("I2: experiment %d has %d open attempts, the newest is %s", e.ID, open, last.State)
 	}
@@ -155,7 +172,7 @@ func (w *witness) experiment(v fsm.View, e *fsm.Experiment, holders map[string]f
 	if e.Attempts != number || last != nil && e.Token != last.Token {
 		w.failf("I1: experiment %d counts %d attempts up to %s, there are %d", e.ID, e.Attempts, e.Token, number)
 	}
-	if e.Failures > v.Spec(e).Retries || e.Losses > 10 {
+	if e.Failures > v.Spec(e).Retries || e.Losses > 10 || len(e.Downed) > 3 {
 		w.failf("I13: experiment %d spent %d of %d retries and %d of 10 losses", e.ID, e.Failures, v.Spec(e).Retries, e.Losses)
 	}
 	if before, known := w.ended[e.ID]; known {
@@ -164,6 +181,41 @@ func (w *witness) experiment(v fsm.View, e *fsm.Experiment, holders map[string]f
 		}
 	} else if e.Status.Ended() {
 		w.ended[e.ID] = *e
+	}
+}
+
+// published is I9: only the current, started attempt publishes, its numbers grow, and what was published never changes.
+func (w *witness) published(v fsm.View, c *fsm.Publish) {
+	a := v.Attempt(c.Token)
+	if a.State != fsm.AttemptStarted || a.Node != c.Node || v.Experiment(a.Experiment).Token != c.Token {
+		w.failf("I9: %+v was accepted for %+v", c, a)
+	}
+	of := w.files[c.Token]
+	if of == nil {
+		of = map[uint64]string{}
+		w.files[c.Token] = of
+	}
+	for seq, digest := range of {
+		if seq > c.Seq && of[c.Seq] == "" || seq == c.Seq && digest != c.Digest {
+			w.failf("I9: %+v was accepted after number %d with digest %s", c, seq, digest)
+		}
+	}
+	of[c.Seq] = c.Digest
+}
+
+// checkpoints is the rest of I9: what the facts hold is in order, bounded, and was published.
+func (w *witness) checkpoints(v fsm.View, e *fsm.Experiment) {
+	list := v.Checkpoints(e.ID)
+	if len(list) > fsm.KeptCheckpoints {
+		w.failf("I9: %d checkpoints of experiment %d are kept", len(list), e.ID)
+	}
+	for i, c := range list {
+		if w.files[c.Token][c.Seq] != c.Digest || v.Attempt(c.Token) == nil {
+			w.failf("I9: %+v was never published", c)
+		}
+		if i > 0 && !list[i].Token.Less(list[i-1].Token) && (c.Token != list[i-1].Token || c.Seq >= list[i-1].Seq) {
+			w.failf("I9: checkpoint %+v comes after %+v", list[i-1], c)
+		}
 	}
 }
 

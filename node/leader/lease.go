@@ -24,8 +24,6 @@ const (
 	slack = 5 * time.Second
 	// drift is twice the 1 % by which the clocks of two machines may differ in rate.
 	drift = 0.02
-	// startPatience is how long a silent node keeps an attempt that it has not started.
-	startPatience = 15 * time.Second
 	// leaseTick is how often silence is looked for.
 	leaseTick = time.Second
 )
@@ -54,26 +52,15 @@ type reign struct {
 	began time.Time
 
 	mu       sync.Mutex
-	last     map[string]time.Time // node: its newest renewal
-	since    map[fsm.Token]since  // open attempts with a lease
-	revoking map[fsm.Token]mark   // proposed to be expired, perhaps applied: not valid again in this reign
-}
-
-// mark is what was known of an attempt when it was decided to expire it.
-type mark struct {
-	started bool
-	silent  time.Time // since when
-}
-
-// since is when an attempt was first seen, and when it was first seen started. From the start its node counts a new lease.
-type since struct {
-	open, started time.Time
+	last     map[string]time.Time    // node: its newest renewal
+	since    map[fsm.Token]time.Time // started attempts with a lease: when they were first seen as that
+	revoking map[fsm.Token]time.Time // proposed to be expired, perhaps applied, silent since then: not valid again in this reign
 }
 
 func newReign(index uint64, times LeaseTimes, now time.Time) *reign {
 	return &reign{
 		index: index, times: times, began: now,
-		last: map[string]time.Time{}, since: map[fsm.Token]since{}, revoking: map[fsm.Token]mark{},
+		last: map[string]time.Time{}, since: map[fsm.Token]time.Time{}, revoking: map[fsm.Token]time.Time{},
 	}
 }
 
@@ -104,40 +91,31 @@ func (r *reign) answer(node string, tokens []fsm.Token, current uint64, attempt 
 }
 
 // overdue gives the Expire commands that are due at now, and marks their attempts before anybody can propose them. open are
-// the open attempts of the whole cluster. An attempt once marked is asked for until it is closed, and the mark stays: an
-// answer that is under way may still be about facts of before. Only an attempt that started before its Expire was applied is
-// let go, since that Expire can never be applied any more.
+// the open attempts of the whole cluster; what is not started is left to fsm.Withdraw, which needs no wait. An attempt once
+// marked is asked for until it is closed, and the mark stays: an answer that is under way may still be about facts of before.
 func (r *reign) overdue(open []*fsm.Attempt, now time.Time) []*fsm.Expire {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var due []*fsm.Expire
-	seen := make(map[fsm.Token]since, len(open))
+	seen := make(map[fsm.Token]time.Time, len(open))
 	for _, a := range open {
-		if a.Lease <= 0 {
+		if a.Lease <= 0 || a.State != fsm.AttemptStarted {
 			continue
 		}
-		s := r.since[a.Token]
-		if s.open.IsZero() {
-			s.open = now
+		first, known := r.since[a.Token]
+		if !known {
+			first = now // its node counts the lease from before the start
 		}
-		if a.State == fsm.AttemptStarted && s.started.IsZero() {
-			s.started = now
-		}
-		seen[a.Token] = s
-		m, doomed := r.revoking[a.Token]
-		if started := a.State == fsm.AttemptStarted; !doomed || m.started != started {
-			m = mark{started: started, silent: latest(r.began, r.last[a.Node], s.open, s.started)}
-			delete(r.revoking, a.Token)
-			wait := r.times.wait(time.Duration(a.Lease))
-			if !started {
-				wait = min(wait, startPatience) // safe at any time: nothing runs, and Start is refused afterwards
-			}
-			if now.Sub(m.silent) < wait {
+		seen[a.Token] = first
+		silent, doomed := r.revoking[a.Token]
+		if !doomed {
+			silent = latest(r.began, r.last[a.Node], first)
+			if now.Sub(silent) < r.times.wait(time.Duration(a.Lease)) {
 				continue
 			}
-			r.revoking[a.Token] = m
+			r.revoking[a.Token] = silent
 		}
-		due = append(due, &fsm.Expire{Token: a.Token, Reign: r.index, Started: m.started, Silent: fsm.Duration(now.Sub(m.silent))})
+		due = append(due, &fsm.Expire{Token: a.Token, Reign: r.index, Silent: fsm.Duration(now.Sub(silent))})
 	}
 	r.since = seen
 	return due

@@ -178,8 +178,7 @@ func TestWhichLease(t *testing.T) {
 	}
 }
 
-// What was decided about an attempt stays decided, whatever the node says now; but one that started before the decision was
-// applied counts a new lease, and gets a new wait.
+// What was decided about an attempt stays decided, whatever the node says now.
 func TestMarks(t *testing.T) {
 	at := func(d time.Duration) time.Time { return time.Unix(0, 0).Add(d) }
 	attempt := func(state fsm.AttemptState) *fsm.Attempt {
@@ -205,22 +204,20 @@ func TestMarks(t *testing.T) {
 		t.Error("an answer about facts of before confirms what is closed now")
 	}
 
+	// Nothing of an attempt that is not started executes; its wait begins with the start.
 	r = newReign(3, LeaseTimes{}.withDefaults(), at(0))
 	assigned := attempt(fsm.AttemptAssigned)
 	r.overdue([]*fsm.Attempt{assigned}, at(0))
-	if due := r.overdue([]*fsm.Attempt{assigned}, at(startPatience-1)); len(due) != 0 {
-		t.Errorf("a node that is given no time to start is given up: %v", due)
-	}
-	if due := r.overdue([]*fsm.Attempt{assigned}, at(startPatience)); len(due) != 1 || due[0].Started {
+	if due := r.overdue([]*fsm.Attempt{assigned}, at(time.Hour)); len(due) != 0 {
 		t.Fatalf("due %+v", due)
 	}
-	if due := r.overdue([]*fsm.Attempt{a}, at(startPatience+1)); len(due) != 0 || !valid(r, a) {
+	if due := r.overdue([]*fsm.Attempt{a}, at(time.Hour)); len(due) != 0 || !valid(r, a) {
 		t.Errorf("one that has just started is due: %v", due)
 	}
-	if due := r.overdue([]*fsm.Attempt{a}, at(startPatience+standardWait)); len(due) != 0 {
+	if due := r.overdue([]*fsm.Attempt{a}, at(time.Hour+standardWait-1)); len(due) != 0 {
 		t.Errorf("due %+v before its own wait was over", due)
 	}
-	if due := r.overdue([]*fsm.Attempt{a}, at(startPatience+standardWait+1)); len(due) != 1 || !due[0].Started {
+	if due := r.overdue([]*fsm.Attempt{a}, at(time.Hour+standardWait)); len(due) != 1 || time.Duration(due[0].Silent) != standardWait {
 		t.Errorf("due %+v after its own wait", due)
 	}
 }

@@ -338,6 +338,15 @@ func (s *sim) tick(i int, r *reign, term int) {
 	if s.noMark {
 		clear(r.revoking)
 	}
+	for _, a := range open {
+		if a.State == fsm.AttemptAssigned && s.chance(0.1) { // its node was silent for seconds
+			s.commit(i, term, true, func(ok bool) {
+				if ok {
+					s.withdraw(a.Token)
+				}
+			})
+		}
+	}
 	if len(open) == 0 {
 		s.commit(i, term, true, func(ok bool) {
 			if ok {
@@ -348,10 +357,18 @@ func (s *sim) tick(i int, r *reign, term int) {
 	s.after(simTick, i, func() { s.tick(i, r, term) })
 }
 
-// expire and assign are the state machine's.
+// expire, withdraw and assign are the state machine's.
 func (s *sim) expire(c *fsm.Expire) {
 	for _, t := range s.tries {
-		if t.token == c.Token && t.closed == 0 && (t.started == 0 || c.Started) && (c.Reign == s.reignAt(s.index) || s.noReign) {
+		if t.token == c.Token && t.closed == 0 && t.started > 0 && (c.Reign == s.reignAt(s.index) || s.noReign) {
+			t.closed = s.index
+		}
+	}
+}
+
+func (s *sim) withdraw(token fsm.Token) {
+	for _, t := range s.tries {
+		if t.token == token && t.closed == 0 && t.started == 0 {
 			t.closed = s.index
 		}
 	}

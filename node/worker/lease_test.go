@@ -185,7 +185,7 @@ func TestRevokedAttemptIsKilled(t *testing.T) {
 		l.wantLaunches(token, 1)
 		l.stop()
 		l.seat.must(&fsm.Reign{Node: elsewhere})
-		l.seat.must(&fsm.Expire{Token: token, Reign: l.seat.leader.View().Reign(), Started: true, Silent: fsm.Duration(time.Hour)})
+		l.seat.must(&fsm.Expire{Token: token, Reign: l.seat.leader.View().Reign(), Silent: fsm.Duration(time.Hour)})
 		l.cluster.revoke(token)
 		l.machine.change(func() { l.machine.deaf = 2 })
 		l.start() // asks at once, for what was found on disk
