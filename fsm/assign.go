@@ -33,6 +33,11 @@ func (c *Assign) apply(t *tx) Result {
 	if c.Lease < 0 {
 		return refuse(Invalid, "a lease cannot be negative")
 	}
+	for _, id := range t.view().Spec(e).After {
+		if parent := t.experiment(id); parent.Status != Completed {
+			return refuse(Conflict, fmt.Sprintf("experiment %d, after which it starts, is %s", id, parent.Status))
+		}
+	}
 	if why := c.slotTaken(t, false); why != "" {
 		return refuse(Conflict, why)
 	}

@@ -22,6 +22,7 @@ type witness struct {
 	time     int64
 	reign    uint64
 	epoch    uint64
+	gone     map[uint64]bool // cancelled, and not taken back by a retry
 	files    map[fsm.Token]map[uint64]string // digests of published checkpoints
 }
 
@@ -34,7 +35,7 @@ type firstAnswer struct {
 func newWitness(t fataler) *witness {
 	return &witness{
 		t: t, starts: map[fsm.Token]string{}, attempts: map[fsm.Token]*fsm.Attempt{}, ended: map[uint64]fsm.Experiment{},
-		epoch: 1, files: map[fsm.Token]map[uint64]string{}, removed: map[string]bool{}, answers: map[string]map[string]firstAnswer{},
+		epoch: 1, gone: map[uint64]bool{}, files: map[fsm.Token]map[uint64]string{}, removed: map[string]bool{}, answers: map[string]map[string]firstAnswer{},
 	}
 }
 
@@ -98,6 +99,7 @@ func (w *witness) command(v fsm.View, e fsm.Entry, r fsm.Result) {
 				w.failf("I5: %s is no GPU of node %s", uuid, c.Node)
 			}
 		}
+		w.assigned(v, c)
 		if !w.newest.Less(r.Token) {
 			w.failf("I3: token %s after %s", r.Token, w.newest)
 		}
@@ -109,6 +111,7 @@ func (w *witness) command(v fsm.View, e fsm.Entry, r fsm.Result) {
 		if before := w.attempts[c.Token]; before != nil {
 			w.failf("an Expire was accepted for %s, which had ended", c.Token)
 		}
+		// I12: nothing of it can have had a lease before its Start.
 		if a.Open() || a.Lease == 0 || a.Class != fsm.ClassNodeLost || c.Reign != w.reign || a.StartedAt.IsZero() {
 			w.failf("%+v was accepted, reign %d: %+v", c, w.reign, a)
 		}
@@ -128,6 +131,7 @@ func (w *witness) command(v fsm.View, e fsm.Entry, r fsm.Result) {
 	case *fsm.Retry:
 		for _, id := range r.Experiments {
 			delete(w.ended, id)
+			delete(w.gone, id)
 		}
 	case *fsm.Annotate:
 		// People may rename what has ended.
@@ -138,6 +142,27 @@ func (w *witness) command(v fsm.View, e fsm.Entry, r fsm.Result) {
 		}
 	case *fsm.Remove:
 		w.removed[c.Node] = true
+	}
+}
+
+// assigned is I8, I14 and, since slots are all the quota there is, I15.
+func (w *witness) assigned(v fsm.View, c *fsm.Assign) {
+	if w.gone[c.Experiment] {
+		w.failf("I8: experiment %d was cancelled and got another attempt", c.Experiment)
+	}
+	for _, id := range v.Spec(v.Experiment(c.Experiment)).After {
+		if id >= c.Experiment || v.Experiment(id).Status != fsm.Completed {
+			w.failf("I14: experiment %d was assigned after %d, which is %s", c.Experiment, id, v.Experiment(id).Status)
+		}
+	}
+	slots := 0
+	for a := range v.Open(c.Node) {
+		if len(a.GPUs) == 0 {
+			slots++
+		}
+	}
+	if n := v.Node(c.Node); len(c.GPUs) == 0 && slots > n.CPUSlots {
+		w.failf("I15: %d experiments run on the %d CPU slots of %s", slots, n.CPUSlots, c.Node)
 	}
 }
 
@@ -181,6 +206,9 @@ func (w *witness) experiment(v fsm.View, e *fsm.Experiment, holders map[string]f
 		}
 	} else if e.Status.Ended() {
 		w.ended[e.ID] = *e
+	}
+	if e.Status == fsm.Cancelled {
+		w.gone[e.ID] = true
 	}
 }
 
