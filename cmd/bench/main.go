@@ -6,6 +6,7 @@
 //	go run ./cmd/bench failover     kill -9 of the leader (or --cut of its cable) to the next acknowledged submission
 //	go run ./cmd/bench submit       submissions a second, with 1, 8 and 64 clients
 //	go run ./cmd/bench idle         memory and CPU of a node at rest
+//	go run ./cmd/bench load         full load for minutes: the leader stays, processes are left alone
 //	go run ./cmd/bench faults       kill, pause, wipe and cut off nodes; check that every promise holds
 //	go run ./cmd/bench all          all of them in short form
 //

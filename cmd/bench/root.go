@@ -37,7 +37,7 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 		SilenceErrors: true, SilenceUsage: true,
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usage("there is no part %q: dispatch, refill, failover, submit, idle, faults or all", args[0])
+				return usage("there is no part %q: dispatch, refill, failover, submit, idle, load, faults or all", args[0])
 			}
 			return nil
 		},
@@ -54,7 +54,7 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 	f.IntVar(&b.gpus, "gpus", 2, "simulated GPUs of each node")
 	f.StringArrayVar(&b.nodeArgs, "node-arg", nil, "one more argument for every node, such as -v; may be repeated")
 	f.StringVar(&b.program, "program", "", "measure this cvlab instead of building one")
-	root.AddCommand(b.dispatchCommand(), b.refillCommand(), b.failoverCommand(), b.submitCommand(), b.idleCommand(), b.faultsCommand(), b.allCommand())
+	root.AddCommand(b.dispatchCommand(), b.refillCommand(), b.failoverCommand(), b.submitCommand(), b.idleCommand(), b.loadCommand(), b.faultsCommand(), b.allCommand())
 	return root
 }
 
