@@ -9,6 +9,7 @@ import (
 	"github.com/deveronica/cvlab/fsm"
 	"github.com/deveronica/cvlab/fsm/sched"
 	"github.com/deveronica/cvlab/node/gpu"
+	"github.com/deveronica/cvlab/ui/metrics"
 )
 
 // beaconer tells the others how this machine feels: the leader once a second and at once when something changed, all
@@ -17,6 +18,7 @@ type beaconer struct {
 	seat    teller
 	monitor measurer
 	held    func(uuid string) bool
+	far     func() map[uint64]metrics.Progress // how far what runs here is
 	logger  *slog.Logger
 }
 
@@ -38,7 +40,9 @@ func (b *beaconer) Run(ctx context.Context) error {
 	publish := true
 	for n := 0; ; n++ {
 		changed, leader := b.monitor.Changed(), b.seat.LeaderChanged()
-		payload, err := newBeacon(b.monitor.Reading(), b.held).encode()
+		said := newBeacon(b.monitor.Reading(), b.held)
+		said.tell(b.far())
+		payload, err := said.encode()
 		if err != nil {
 			b.logger.ErrorContext(ctx, "no beacon was sent", "error", err)
 		} else {

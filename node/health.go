@@ -3,12 +3,15 @@ package node
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/deveronica/cvlab/fsm"
 	"github.com/deveronica/cvlab/fsm/sched"
 	"github.com/deveronica/cvlab/node/gpu"
+	"github.com/deveronica/cvlab/ui/metrics"
 )
 
 // beacon is one machine's word on itself, once a second to the leader. Field names are one letter because 8 GPUs should
@@ -20,7 +23,18 @@ type beacon struct {
 	Mem   [2]uint64   `json:"m"`           // used, total; MiB
 	Disk  [2]uint64   `json:"d"`           // free, total; MiB
 	Cores int         `json:"n,omitempty"` // number of cores
+	Runs  []runBeacon `json:"r,omitempty"` // how far what runs here is, at most maxRuns
 }
+
+type runBeacon struct {
+	Experiment uint64 `json:"x"`
+	Epoch      int    `json:"e,omitempty"`
+	Epochs     int    `json:"t,omitempty"`
+	Permille   int    `json:"p,omitempty"`
+}
+
+// maxRuns is how many runs of one machine are told; with eight GPUs it fits the packet.
+const maxRuns = 8
 
 type gpuBeacon struct {
 	Index   int          `json:"i"`
@@ -44,6 +58,15 @@ type procBeacon struct {
 const maxForeign = 2
 
 const mib = 1 << 20
+
+// tell adds how far what runs here is, in the order of the numbers.
+func (b *beacon) tell(far map[uint64]metrics.Progress) {
+	for _, id := range slices.Sorted(maps.Keys(far)) {
+		if p := far[id]; len(b.Runs) < maxRuns {
+			b.Runs = append(b.Runs, runBeacon{Experiment: id, Epoch: p.Epoch, Epochs: p.Epochs, Permille: int(math.Round(1000 * p.Fraction))})
+		}
+	}
+}
 
 // newBeacon says what was measured. held tells whether an experiment of this machine holds a GPU: what runs on it then
 // is the experiment's, what runs on any other GPU is somebody's who went around the queue, or a leftover.

@@ -18,6 +18,7 @@ import (
 	"github.com/deveronica/cvlab/fsm/sched"
 	"github.com/deveronica/cvlab/node/gpu"
 	"github.com/deveronica/cvlab/ui/api"
+	"github.com/deveronica/cvlab/ui/metrics"
 )
 
 // busyMachine is a reading with the longest figures a machine of n GPUs may have.
@@ -253,7 +254,7 @@ func TestBeaconsOnePerSecond(t *testing.T) {
 		m := &mouth{changed: make(chan struct{}), newsLead: make(chan struct{})}
 		ctx, cancel := context.WithCancel(t.Context())
 		wait := start(func() {
-			if err := (&beaconer{seat: m, monitor: m, held: none, logger: quiet()}).Run(ctx); !errors.Is(err, context.Canceled) {
+			if err := (&beaconer{seat: m, monitor: m, held: none, far: func() map[uint64]metrics.Progress { return nil }, logger: quiet()}).Run(ctx); !errors.Is(err, context.Canceled) {
 				t.Errorf("ended with %v", err)
 			}
 		})

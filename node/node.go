@@ -56,6 +56,7 @@ type Node struct {
 
 	machines *machines
 	logs     *logs
+	charts   *charts
 
 	seatMu sync.Mutex // the monitor asks for held GPUs before there is a seat
 }
@@ -191,10 +192,14 @@ func (n *Node) openHandlers(context.Context) error {
 	n.peers = newPeers(dial, logger.With("component", "peers"))
 	n.machines = &machines{seat: n.seat, peers: n.peers, logger: logger.With("component", "machines")}
 	n.logs = &logs{self: n.seat.ID(), state: n.seat.State(), peers: n.peers, path: n.runner.LogPath}
+	n.charts = &charts{
+		self: n.seat.ID(), seat: n.seat, peers: n.peers, runs: filepath.Join(n.o.DataDir, "runs"), cache: filepath.Join(n.o.DataDir, "metrics"),
+		output: n.runner.LogPath, logger: logger.With("component", "metrics"),
+	}
 	own := ownAccess(n.id.ID(), n.token)
 	var err error
 	n.api, err = api.New(api.Options{
-		Cluster: &clusterView{Seat: n.seat, name: n.o.Name}, Machines: n.machines, Logs: n.logs, Joins: &joins{node: n},
+		Cluster: &clusterView{Seat: n.seat, name: n.o.Name}, Machines: n.machines, Logs: n.logs, Charts: n.charts, Joins: &joins{node: n},
 		Version: n.o.Version, NodeName: n.o.Name, Logger: logger,
 		Local: &own, AllowedHosts: n.allowedHosts, NoUI: n.o.NoUI, Pages: ui.Handler(),
 	})
@@ -245,11 +250,11 @@ func (n *Node) Run(ctx context.Context) error {
 		Cluster: n.seat, Processes: n.runner, Records: n.runner, Found: n.found, Orders: orders, BootID: n.boot,
 		RunsDir: filepath.Join(n.o.DataDir, "runs"), NodeName: n.o.Name, Kit: n.o.Kit, Logger: n.o.Logger.With("component", "worker"),
 	})
-	peer := &peerServer{state: n.seat.State(), machines: n.machines, logs: n.logs, renewals: renew, who: mesh.PeerID, logger: n.o.Logger.With("component", "peers")}
+	peer := &peerServer{state: n.seat.State(), machines: n.machines, logs: n.logs, charts: n.charts, renewals: renew, who: mesh.PeerID, logger: n.o.Logger.With("component", "peers")}
 	announce := &announcer{announce: n.seat.Announce, changed: n.monitor.Changed, logger: n.o.Logger}
 	keys := &credentials{seat: n.seat, own: ownAccess(n.id.ID(), n.token)}
 	notify := &notifier{ready: n.ready, alive: n.alive, logger: n.o.Logger}
-	beacons := &beaconer{seat: n.seat, monitor: n.monitor, held: n.holds, logger: n.o.Logger}
+	beacons := &beaconer{seat: n.seat, monitor: n.monitor, held: n.holds, far: n.charts.Here, logger: n.o.Logger}
 	err := runStages(ctx,
 		[]loop{{"mesh", n.mesh.Run}},
 		[]loop{{"cluster", n.seat.Run}},
@@ -266,6 +271,7 @@ func (n *Node) Run(ctx context.Context) error {
 			{"inventory", announce.Run},
 			{"credentials", keys.Run},
 			{"beacons", beacons.Run},
+			{"metrics", n.charts.Run},
 			{"systemd", notify.Run},
 			{"join", n.awaitRejoin},
 			{"readiness", func(ctx context.Context) error { close(n.ready); <-ctx.Done(); return nil }},

@@ -86,6 +86,7 @@ type peerServer struct {
 	state    *fsm.State
 	machines *machines
 	logs     *logs
+	charts   *charts
 	renewals *renewals
 	who      func(net.Conn) string // the member on the other end
 	logger   *slog.Logger
@@ -101,6 +102,8 @@ func (s *peerServer) Run(ctx context.Context, l net.Listener) error {
 	mux.HandleFunc("GET /why", s.why)
 	mux.HandleFunc("GET /devices", s.devices)
 	mux.HandleFunc("GET /log", s.log)
+	mux.HandleFunc("GET /metrics", s.metrics)
+	mux.HandleFunc("GET /progress", s.progress)
 	mux.HandleFunc("POST /renew", s.renew)
 	srv := &http.Server{
 		Handler:           mux,

@@ -44,6 +44,7 @@ type lab struct {
 	output        map[fsm.Token][]byte
 	outputErr     error
 	devices       []Device
+	series        map[fsm.Token][]MetricSeries
 	asked         int // reads of output
 }
 
@@ -72,7 +73,7 @@ func newLab(t *testing.T) *lab {
 		l.apply(&fsm.Grant{Access: fsm.Access{ID: "id-" + user, Kind: fsm.AccessUser, User: user, Role: x.role, Secret: secretOf(x.token)}})
 	}
 	srv, err := New(Options{
-		Cluster: l, Machines: machinesOf{l}, Logs: logsOf{l}, Joins: joinsOf{l}, Version: "test", NodeName: "gpu1",
+		Cluster: l, Machines: machinesOf{l}, Logs: logsOf{l}, Charts: chartsOf{l}, Joins: joinsOf{l}, Version: "test", NodeName: "gpu1",
 		Logger:       slog.New(slog.NewJSONHandler(lockedWriter{l}, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		AllowedHosts: func() []string { return []string{"example.com", "gpu1.lab"} },
 		Pages:        http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "page") }),
@@ -190,6 +191,37 @@ func (m machinesOf) Why(_ context.Context, id uint64) (Explanation, error) {
 		return Explanation{}, errors.New("dial leader: refused")
 	}
 	return Explanation{Sentence: "waits for a GPU", Nodes: []NodeReason{{Node: nodeA, Name: "gpu1", Sentence: "has 0 of 1 GPUs free"}}, Start: "1 more free GPU"}, nil
+}
+
+type chartsOf struct{ l *lab }
+
+// Metrics answers from the map; an attempt of nodeB does not answer.
+func (f chartsOf) Metrics(_ context.Context, q MetricsRequest) ([]MetricSeries, error) {
+	f.l.mu.Lock()
+	defer f.l.mu.Unlock()
+	if q.Attempt.Node == nodeB {
+		return nil, errors.New("dial: refused")
+	}
+	all, found := f.l.series[q.Attempt.Token]
+	if !found {
+		return nil, fmt.Errorf("read metrics: %w", fs.ErrNotExist)
+	}
+	var list []MetricSeries
+	for _, s := range all {
+		if len(q.Keys) == 0 || slices.Contains(q.Keys, s.Key) {
+			s.Values = s.Values[:min(len(s.Values), q.Points)]
+			list = append(list, s)
+		}
+	}
+	return list, nil
+}
+
+// Progress says that experiment 1 is half way.
+func (f chartsOf) Progress(_ context.Context, ids []uint64) map[uint64]Progress {
+	if slices.Contains(ids, 1) {
+		return map[uint64]Progress{1: {Epoch: 5, Epochs: 10, Fraction: 0.5}}
+	}
+	return nil
 }
 
 type logsOf struct{ l *lab }

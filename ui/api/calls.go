@@ -67,6 +67,18 @@ func (c *Client) Get(ctx context.Context, id uint64) (Detail, error) {
 	return d, err
 }
 
+// Metrics gives the series of one experiment: of an attempt (0: the newest), with at most points values each, 0 for only what
+// a list shows; no key means all.
+func (c *Client) Metrics(ctx context.Context, id uint64, attempt, points int, keys ...string) (Metrics, error) {
+	var m Metrics
+	q := url.Values{"points": {strconv.Itoa(points)}, "keys": keys}
+	if attempt > 0 {
+		q.Set("attempt", strconv.Itoa(attempt))
+	}
+	_, err := c.do(ctx, call{method: http.MethodGet, path: queuePath(id, "/metrics"), query: q, out: &m})
+	return m, err
+}
+
 func queuePath(id uint64, what string) string {
 	return "/api/queue/" + strconv.FormatUint(id, 10) + what
 }

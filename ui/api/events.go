@@ -105,7 +105,7 @@ func (x *watcher) experiments(ctx context.Context, view fsm.View) error {
 	newest := x.sent
 	var some []Experiment
 	flush := func(id string) error {
-		x.s.reasons(ctx, some)
+		x.s.live(ctx, some)
 		err := x.out.send(id, "experiment", experimentsEvent{Experiments: some})
 		some = nil
 		return err

@@ -36,7 +36,7 @@ func (s *Server) queue(w http.ResponseWriter, r *http.Request) error {
 	for _, row := range rows {
 		out.Experiments = append(out.Experiments, sh.experiment(row.e))
 	}
-	s.reasons(r.Context(), out.Experiments)
+	s.live(r.Context(), out.Experiments)
 	return answer(w, http.StatusOK, out)
 }
 
@@ -207,7 +207,7 @@ func (s *Server) get(w http.ResponseWriter, r *http.Request) error {
 	}
 	d := sh.detail(e)
 	shown := []Experiment{d.Experiment}
-	s.reasons(r.Context(), shown)
+	s.live(r.Context(), shown)
 	d.Experiment = shown[0]
 	return answer(w, http.StatusOK, d)
 }

@@ -235,7 +235,7 @@ func (l *liveLogs) waiting(ctx context.Context, e *fsm.Experiment) error {
 		return nil
 	}
 	shown := []Experiment{newShower(l.s.o.Cluster.State().View()).experiment(e)}
-	l.s.reasons(ctx, shown)
+	l.s.live(ctx, shown)
 	if shown[0].Reason == l.waits {
 		return nil
 	}

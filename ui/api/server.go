@@ -16,6 +16,7 @@ type Options struct {
 	Cluster  Cluster
 	Machines Machines
 	Logs     Logs
+	Charts   Charts
 	Joins    Joins
 	Version  string // of this program
 	NodeName string
@@ -45,10 +46,10 @@ type Server struct {
 	bodyTime time.Duration
 }
 
-// New makes a Server. All of Cluster, Machines, Logs, Joins and Logger are required.
+// New makes a Server. All of Cluster, Machines, Logs, Charts, Joins and Logger are required.
 func New(o Options) (*Server, error) {
-	if o.Cluster == nil || o.Machines == nil || o.Logs == nil || o.Joins == nil || o.Logger == nil {
-		return nil, errors.New("make API server: Cluster, Machines, Logs, Joins and Logger are required")
+	if o.Cluster == nil || o.Machines == nil || o.Logs == nil || o.Charts == nil || o.Joins == nil || o.Logger == nil {
+		return nil, errors.New("make API server: Cluster, Machines, Logs, Charts, Joins and Logger are required")
 	}
 	s := &Server{o: o, log: o.Logger.With("component", "api"), links: newLoginLinks(), failed: newFailures(), bodyTime: handlerTime * 8 / 10}
 	s.devices = &deviceFeed{}

@@ -62,7 +62,7 @@ func (s *shower) batch(id uint64) *fsm.Batch {
 	return b
 }
 
-// experiment shows one experiment; its reason is filled in by reasons.
+// experiment shows one experiment; its reason and progress are filled in by live.
 func (s *shower) experiment(e *fsm.Experiment) Experiment {
 	b := s.batch(e.Batch)
 	x := Experiment{
@@ -101,6 +101,12 @@ func filled(name string, params Params) string {
 
 // notPlanned is the reason of what is too new for the planner to have looked at it, or when the leader does not answer.
 const notPlanned = "waits to be planned"
+
+// live fills in what is no fact: why those wait that wait, and how far those are that run.
+func (s *Server) live(ctx context.Context, shown []Experiment) {
+	s.reasons(ctx, shown)
+	s.progress(ctx, shown)
+}
 
 // reasons fills in why the waiting ones wait.
 func (s *Server) reasons(ctx context.Context, shown []Experiment) {
