@@ -56,12 +56,14 @@ func (c *Adopt) apply(t *tx) Result {
 		return refuse(Conflict, fmt.Sprintf("experiment %d of then is not known any more", c.Experiment))
 	case e.Status != Pending || e.Attempts >= c.Number:
 		return refuse(Conflict, fmt.Sprintf("experiment %d is %s and has %d attempts", e.ID, e.Status, e.Attempts))
+	case t.view().Spec(e).Device.Nodes > 1:
+		// Its token would be valid for parts of which nobody knows whether they run.
+		return refuse(Conflict, fmt.Sprintf("experiment %d runs as a gang, and one node cannot speak for the others", e.ID))
 	case c.Lease < 0 || c.BootID == "":
 		return refuse(Invalid, "an attempt is adopted with the boot ID it runs in, and a lease that is not negative")
 	}
 	// A draining node keeps what runs on it.
-	slot := Assign{Experiment: c.Experiment, Node: c.Node, GPUs: c.GPUs}
-	if why := slot.slotTaken(t, true); why != "" {
+	if why := t.slotTaken(Slot{Node: c.Node, GPUs: c.GPUs}, true); why != "" {
 		return refuse(Conflict, why)
 	}
 	a := &Attempt{

@@ -5,13 +5,15 @@ import (
 	"time"
 )
 
-// Assign gives one pending experiment to one node and its GPUs. The planner's facts may be old by now, so everything is
-// checked again here; a refused Assign means: plan again.
+// Assign gives one pending experiment to one node and its GPUs, or to all nodes of a gang at once. The planner's facts may
+// be old by now, so everything is checked again here; a refused Assign means: plan again.
 type Assign struct {
 	Experiment uint64 `json:"experiment"`
 	Node       string `json:"node"`
 	// GPUs are the UUIDs to hold; none means one of the node's CPU slots.
 	GPUs []string `json:"gpus,omitempty"`
+	// Others are the slots of the further ranks of a gang; Node and GPUs are rank 0's.
+	Others []Slot `json:"others,omitempty"`
 	// Lease is how long the attempt may go on without a word from the cluster; 0 holds for ever.
 	Lease Duration `json:"lease,omitempty"`
 }
@@ -33,17 +35,27 @@ func (c *Assign) apply(t *tx) Result {
 	if c.Lease < 0 {
 		return refuse(Invalid, "a lease cannot be negative")
 	}
-	for _, id := range t.view().Spec(e).After {
+	spec := t.view().Spec(e)
+	slots := append([]Slot{{Node: c.Node, GPUs: c.GPUs}}, c.Others...)
+	if want := max(1, spec.Device.Nodes); len(slots) != want {
+		return refuse(Conflict, fmt.Sprintf("experiment %d is for %d nodes at once, and %d are named", e.ID, want, len(slots)))
+	}
+	for _, id := range spec.After {
 		if parent := t.experiment(id); parent.Status != Completed {
 			return refuse(Conflict, fmt.Sprintf("experiment %d, after which it starts, is %s", id, parent.Status))
 		}
 	}
-	if why := c.slotTaken(t, false); why != "" {
+	if why := t.anyTaken(slots); why != "" {
 		return refuse(Conflict, why)
 	}
 	a := &Attempt{
 		Token: Token{Epoch: t.meta.Epoch, Index: t.index}, Experiment: e.ID, Number: e.Attempts + 1,
 		Node: c.Node, GPUs: c.GPUs, State: AttemptAssigned, AssignedAt: t.now, Lease: c.Lease,
+	}
+	if len(slots) > 1 {
+		for _, s := range slots {
+			a.Gang = append(a.Gang, Part{Slot: s})
+		}
 	}
 	t.openAttempt(e, a)
 	t.putExperiment(e)
@@ -55,28 +67,51 @@ func (c *Assign) apply(t *tx) Result {
 // openAttempt makes an attempt the experiment's current one, with the GPUs it holds.
 func (t *tx) openAttempt(e *Experiment, a *Attempt) {
 	t.put(tableAttempts, a)
-	for _, uuid := range a.GPUs {
-		t.put(tableHolds, &hold{GPU: uuid, Token: a.Token})
+	for _, p := range a.Parts() {
+		for _, uuid := range p.GPUs {
+			t.put(tableHolds, &hold{GPU: uuid, Token: a.Token})
+		}
 	}
 	e.Status, e.Token, e.Attempts = Running, a.Token, a.Number
 	e.NotBefore, e.Message, e.Class, e.ExitCode = time.Time{}, "", "", nil
 }
 
-// slotTaken says why the node cannot take the attempt, "" if it can. A draining one takes only what runs there already.
-func (c *Assign) slotTaken(t *tx, runs bool) string {
-	n := t.view().Node(c.Node)
+// anyTaken says why not all slots can be given together, "" if they can.
+func (t *tx) anyTaken(slots []Slot) string {
+	given := map[string]bool{} // nodes and GPUs
+	for _, s := range slots {
+		if given[s.Node] {
+			return fmt.Sprintf("node %s is named twice", s.Node)
+		}
+		given[s.Node] = true
+		if why := t.slotTaken(s, false); why != "" {
+			return why
+		}
+		for _, uuid := range s.GPUs {
+			if given[uuid] {
+				return fmt.Sprintf("GPU %s is named twice", uuid)
+			}
+			given[uuid] = true
+		}
+	}
+	return ""
+}
+
+// slotTaken says why the node cannot give the slot, "" if it can. A draining one gives only what runs there already.
+func (t *tx) slotTaken(s Slot, runs bool) string {
+	n := t.view().Node(s.Node)
 	switch {
 	case n == nil || n.Removed:
-		return fmt.Sprintf("node %s is no member", c.Node)
+		return fmt.Sprintf("node %s is no member", s.Node)
 	case n.NoExec:
 		return fmt.Sprintf("node %s runs no experiments", n.Name)
 	case n.Draining && !runs:
 		return fmt.Sprintf("node %s is draining", n.Name)
 	}
-	if len(c.GPUs) == 0 {
+	if len(s.GPUs) == 0 {
 		used := 0
 		for a := range t.view().Open(n.ID) {
-			if len(a.GPUs) == 0 {
+			if len(a.On(n.ID).GPUs) == 0 {
 				used++
 			}
 		}
@@ -85,7 +120,7 @@ func (c *Assign) slotTaken(t *tx, runs bool) string {
 		}
 	}
 	seen := map[string]bool{}
-	for _, uuid := range c.GPUs {
+	for _, uuid := range s.GPUs {
 		if seen[uuid] || !n.hasGPU(uuid) {
 			return fmt.Sprintf("node %s has no such free GPU %s", n.Name, uuid)
 		}

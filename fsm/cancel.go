@@ -38,8 +38,7 @@ func (c *Cancel) apply(t *tx) Result {
 // cancelUnstarted ends an experiment of which nothing can be running: no Start was applied, and none can be any more.
 func (t *tx) cancelUnstarted(e *Experiment, reason string) {
 	if a := t.view().Attempt(e.Token); a != nil && a.Open() {
-		c := *a
-		t.closeAttempt(&c, ClassCancelled, reason)
+		t.closeAttempt(a.clone(), ClassCancelled, reason)
 		return
 	}
 	e.Class, e.Message = ClassCancelled, reason

@@ -57,9 +57,16 @@ func (c *Publish) apply(t *tx) Result {
 	if a == nil {
 		return refused
 	}
+	if a.Rank(c.Node) > 0 {
+		return refuse(Forbidden, fmt.Sprintf("rank 0 publishes the checkpoints of attempt %s", a.Token))
+	}
 	e := t.experiment(a.Experiment)
-	if a.State != AttemptStarted || e.Token != c.Token {
-		return refuse(Conflict, fmt.Sprintf("attempt %s is %s; only the one that runs may publish a checkpoint", a.Token, a.State))
+	state := a.State
+	if !a.On(c.Node).Open() {
+		state = AttemptEnded // rank 0 of a gang has, the others go on
+	}
+	if state != AttemptStarted || e.Token != c.Token {
+		return refuse(Conflict, fmt.Sprintf("attempt %s is %s; only the one that runs may publish a checkpoint", a.Token, state))
 	}
 	p := &Checkpoint{
 		Experiment: e.ID, Token: c.Token, Attempt: a.Number, Seq: c.Seq, Node: c.Node, Path: c.Path, Files: c.Files, Size: c.Size,

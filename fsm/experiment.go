@@ -119,28 +119,35 @@ const (
 	AttemptEnded    AttemptState = "ended"
 )
 
-// Attempt is one try of an experiment on one node.
+// Attempt is one try of an experiment: on one node, or on several as a gang.
 type Attempt struct {
 	Token      Token        `json:"token"`
 	Experiment uint64       `json:"experiment"`
-	Number     int          `json:"number"` // 1, 2, 3 … within its experiment
-	Node       string       `json:"node"`
-	GPUs       []string     `json:"gpus,omitempty"` // UUIDs; empty means a CPU slot
+	Number     int          `json:"number"`         // 1, 2, 3 … within its experiment
+	Node       string       `json:"node"`           // of a gang: rank 0's
+	GPUs       []string     `json:"gpus,omitempty"` // UUIDs; empty means a CPU slot; of a gang: rank 0's
 	State      AttemptState `json:"state"`
+	// Gang has what each machine does, in the order of ranks, when there are several; Parts gives it for one machine too.
+	Gang []Part `json:"gang,omitempty"`
+	// Port is the TCP port of rank 0's node at which a gang meets, known once rank 0 is ready.
+	Port int `json:"port,omitempty"`
+	// StoppedBy is the node on whose account a gang is stopped: the first whose part ended other than completed, or the one
+	// that is drained. Empty while all of it goes on.
+	StoppedBy string `json:"stopped_by,omitempty"`
 	// Lease is how long it may go on without a word from the cluster before it is frozen; 0 holds for ever.
 	Lease  Duration `json:"lease,omitempty"`
-	BootID string   `json:"boot_id,omitempty"` // of the node when it started
+	BootID string   `json:"boot_id,omitempty"` // of the node when it started; of a gang: in its parts
 	// Preempting is why its node is to stop it, "" if it is not: the experiment goes on elsewhere.
 	Preempting string `json:"preempting,omitempty"`
 	// Adopted says that facts of an earlier epoch made it, and these took it up again.
 	Adopted    bool      `json:"adopted,omitempty"`
 	AssignedAt time.Time `json:"assigned_at"`
-	StartedAt  time.Time `json:"started_at,omitzero"`
+	StartedAt  time.Time `json:"started_at,omitzero"` // of a gang: when its last part was ready
 	EndedAt    time.Time `json:"ended_at,omitzero"`
 	ExitCode   *int      `json:"exit_code,omitempty"`
 	Class      Class     `json:"class,omitempty"`
 	Message    string    `json:"message,omitempty"`
 }
 
-// Open says whether the attempt holds its GPUs or CPU slot.
+// Open says whether any of its parts holds GPUs or a CPU slot.
 func (a *Attempt) Open() bool { return a.State != AttemptEnded }

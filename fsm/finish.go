@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Finish reports how an attempt ended. The first report counts; repeats are ignored.
+// Finish reports how an attempt ended on a node. The first report counts; repeats are ignored.
 type Finish struct {
 	Token    Token  `json:"token"`
 	Node     string `json:"node"`
@@ -27,14 +27,16 @@ func (c *Finish) apply(t *tx) Result {
 	if a == nil {
 		return refused
 	}
-	if !a.Open() {
-		if a.Class != c.Class {
-			return refuse(Conflict, fmt.Sprintf("attempt %s ended before: %s", a.Token, a.Class))
-		}
+	p := a.On(c.Node)
+	switch {
+	case !p.Open() && p.Class != c.Class:
+		return refuse(Conflict, fmt.Sprintf("attempt %s ended before: %s", a.Token, p.Class))
+	case !p.Open():
 		return ok() // repeated
+	case len(a.Gang) > 0 && a.State == AttemptAssigned && c.Class == ClassCompleted:
+		return refuse(Conflict, fmt.Sprintf("attempt %s is not started; nothing of it can have completed", a.Token))
 	}
-	a.ExitCode = c.ExitCode
-	t.closeAttempt(a, c.Class, c.Message)
+	t.closePart(a, c.Node, ending{class: c.Class, exit: c.ExitCode, message: c.Message})
 	return ok()
 }
 
@@ -58,16 +60,18 @@ func (t *tx) closeAttempt(a *Attempt, class Class, message string) {
 
 // endAttempt ends an open attempt and frees what it held.
 func (t *tx) endAttempt(a *Attempt, class Class, message string) {
+	if len(a.Gang) == 0 {
+		t.free(a.GPUs)
+	}
+	t.endParts(a, ending{class: class, message: message})
 	a.State, a.EndedAt, a.Class, a.Message = AttemptEnded, t.now, class, message
 	t.put(tableAttempts, a)
-	for _, uuid := range a.GPUs {
-		t.drop(tableHolds, &hold{GPU: uuid})
-	}
 }
 
 // afterAttempt decides what becomes of the experiment whose newest attempt just ended.
 func (t *tx) afterAttempt(e *Experiment, a *Attempt, spec *Spec) {
 	e.ExitCode, e.Class = a.ExitCode, a.Class
+	node := a.blamed().Node
 	if !e.Cancelling || a.Class == ClassCompleted {
 		e.Message = a.Message // else the reason of the cancel stays; the attempt keeps how it ended
 	}
@@ -78,12 +82,12 @@ func (t *tx) afterAttempt(e *Experiment, a *Attempt, spec *Spec) {
 		e.Class = ClassCancelled
 		t.end(e, Cancelled)
 	case a.Class == ClassPreempted && a.Preempting != "":
-		e.Status, e.AvoidNode = Pending, a.Node // it was asked for, and spends nothing
+		e.Status, e.AvoidNode = Pending, node // it was asked for, and spends nothing
 	case t.poisons(e, a):
 		e.Status, e.Message = Held, poisoned(t.view(), e)
 	case a.Class.Infrastructure() && e.Losses < maxLosses:
 		e.Losses++
-		e.Status, e.AvoidNode = Pending, a.Node
+		e.Status, e.AvoidNode = Pending, node
 		e.NotBefore = t.now.Add(backoff(e.Losses))
 	case !a.Class.Infrastructure() && e.Failures < spec.Retries:
 		e.Failures++
@@ -98,14 +102,14 @@ const maxDowned = 3
 
 // poisons notes what was lost with the attempt, and says whether the experiment has now taken down too much.
 func (t *tx) poisons(e *Experiment, a *Attempt) bool {
-	lost := ""
+	p, lost := a.blamed(), ""
 	switch a.Class {
 	case ClassNodeLost, ClassSupervisorLost:
-		lost = a.Node
+		lost = p.Node
 	case ClassGPUFault:
-		lost = a.Node // nobody said which of several cards it was
-		if len(a.GPUs) == 1 {
-			lost = a.GPUs[0]
+		lost = p.Node // nobody said which of several cards it was
+		if len(p.GPUs) == 1 {
+			lost = p.GPUs[0]
 		}
 	default:
 		return false

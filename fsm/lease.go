@@ -24,9 +24,11 @@ func (c *Reign) apply(t *tx) Result {
 }
 
 // Expire closes a started attempt whose node was not heard for so long that its lease has run out there and nothing of it
-// executes any more. Attempts that hold (Lease 0) are never closed by time; one that is not started is taken back by Withdraw.
+// executes any more. Of a gang it closes that node's part only. Attempts that hold (Lease 0) are never closed by time; one that is not started is taken back by Withdraw.
 type Expire struct {
 	Token Token `json:"token"`
+	// Node is whose part it is; an attempt on one machine may leave it out.
+	Node string `json:"node,omitempty"`
 	// Reign is the log index of the proposer's Reign.
 	Reign uint64 `json:"reign"`
 	// Silent is how long the node was not heard by the proposer; it is told to people.
@@ -42,22 +44,30 @@ func (c *Expire) apply(t *tx) Result {
 		return refuse(NotFound, fmt.Sprintf("attempt %s does not exist", c.Token))
 	}
 	e := t.view().Experiment(old.Experiment)
+	node := c.Node
+	if node == "" && len(old.Gang) == 0 {
+		node = old.Node
+	}
+	p := old.On(node)
 	switch {
+	case p == nil:
+		return refuse(Invalid, fmt.Sprintf("attempt %s has no part on node %q", c.Token, node))
 	case c.Reign != t.meta.Reign:
 		return refuse(Conflict, "another leader has come since")
-	case !old.Open() || e.Token != c.Token:
+	case !p.Open() || e.Token != c.Token:
 		return refuse(Conflict, fmt.Sprintf("attempt %s has ended", c.Token))
 	case old.Lease <= 0:
 		return refuse(Conflict, fmt.Sprintf("attempt %s has no lease that could end", c.Token))
 	case old.State != AttemptStarted:
 		return refuse(Conflict, fmt.Sprintf("attempt %s is not started; nothing of it can have a lease", c.Token))
 	}
-	name := old.Node
-	if n := t.view().Node(old.Node); n != nil {
+	name := node
+	if n := t.view().Node(node); n != nil {
 		name = n.Name
 	}
-	a := *old
-	t.closeAttempt(&a, ClassNodeLost, fmt.Sprintf("node %s was not heard for %s", name, time.Duration(c.Silent).Round(time.Second)))
+	t.closePart(old.clone(), node, ending{
+		class: ClassNodeLost, message: fmt.Sprintf("node %s was not heard for %s", name, time.Duration(c.Silent).Round(time.Second)),
+	})
 	return ok()
 }
 

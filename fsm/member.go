@@ -91,18 +91,21 @@ func (c *Update) apply(t *tx) Result {
 	return r
 }
 
-// closeBefore ends the attempts that another boot of the machine had started: a machine that has booted again runs
-// nothing of what it ran before.
+// closeBefore ends what another boot of the machine had started: a machine that has booted again runs nothing of what it
+// ran before. A gang that was not started yet is taken back: what its other parts were told of this one is no longer true.
 func (t *tx) closeBefore(n Node) {
 	var lost []*Attempt
 	for a := range t.view().Open(n.ID) {
-		if a.State == AttemptStarted && a.BootID != n.BootID {
+		if p := a.On(n.ID); p.State() == AttemptStarted && p.BootID != n.BootID {
 			lost = append(lost, a)
 		}
 	}
 	for _, a := range lost {
-		c := *a
-		t.closeAttempt(&c, ClassNodeLost, fmt.Sprintf("node %s was restarted while it ran", n.Name))
+		if a.State == AttemptAssigned {
+			t.takeBack(a.clone(), n.ID, fmt.Sprintf("node %s was restarted before its gang was ready", n.Name))
+			continue
+		}
+		t.closePart(a.clone(), n.ID, ending{class: ClassNodeLost, message: fmt.Sprintf("node %s was restarted while it ran", n.Name)})
 	}
 }
 
@@ -134,16 +137,22 @@ func (c *Drain) apply(t *tx) Result {
 	return ok()
 }
 
-// preempt takes back what a node has not started, and has the rest stopped there.
+// preempt takes back what a node has not started, and has the rest stopped: a gang on all its nodes.
 func (t *tx) preempt(n *Node, why string) {
 	for _, old := range slices.Collect(t.view().Open(n.ID)) {
-		a := *old
+		if old.StoppedBy != "" {
+			continue // a gang that is being stopped already, and what came first counts
+		}
+		a := old.clone()
 		a.Preempting = why
+		if len(a.Gang) > 0 {
+			a.StoppedBy = n.ID
+		}
 		if a.State == AttemptAssigned {
-			t.closeAttempt(&a, ClassPreempted, why)
+			t.closeAttempt(a, ClassPreempted, why)
 			continue
 		}
-		t.put(tableAttempts, &a)
+		t.put(tableAttempts, a)
 		t.putExperiment(t.experiment(a.Experiment)) // who follows the experiment learns of it
 	}
 }
@@ -178,8 +187,7 @@ func (c *Remove) apply(t *tx) Result {
 		return refuse(Conflict, fmt.Sprintf("node %s may still run %d experiments; cancel them, or say that the machine is off with --it-is-off", old.Name, started))
 	}
 	for _, a := range open {
-		attempt := *a
-		t.closeAttempt(&attempt, ClassNodeLost, fmt.Sprintf("node %s was removed by %s", old.Name, t.by))
+		t.closePart(a.clone(), c.Node, ending{class: ClassNodeLost, message: fmt.Sprintf("node %s was removed by %s", old.Name, t.by)})
 	}
 	n := *old
 	n.Removed = true

@@ -43,7 +43,7 @@ func (d draws) ids() []uint64 {
 	return ids
 }
 
-// attempt is any attempt there ever was, mostly with the node it is on.
+// attempt is any attempt there ever was, mostly with a node it is on.
 func (d draws) attempt() (fsm.Token, string) {
 	var all []*fsm.Attempt
 	for e := range d.view.Experiments() {
@@ -61,7 +61,8 @@ func (d draws) attempt() (fsm.Token, string) {
 	if d.pick("impostor", 20) == 0 {
 		return a.Token, d.node()
 	}
-	return a.Token, a.Node
+	parts := a.Parts()
+	return a.Token, parts[d.pick("rank", len(parts))].Node
 }
 
 func (d draws) command() fsm.Command {
@@ -71,15 +72,16 @@ func (d draws) command() fsm.Command {
 	case 21:
 		return d.lateCommand()
 	case 18:
-		token, _ := d.attempt()
-		return &fsm.Withdraw{Token: token, Reason: "silent"}
+		token, node := d.attempt()
+		return &fsm.Withdraw{Token: token, Reason: "silent", Node: d.maybe(node)}
 	case 0, 1:
 		return d.submit()
-	case 2, 3, 4:
+	case 2, 4:
 		return d.assign()
+	case 3:
+		return d.memberCommand()
 	case 5, 6:
-		token, node := d.attempt()
-		return &fsm.Start{Token: token, Node: node, BootID: d.boot()}
+		return d.start()
 	case 7, 8:
 		return d.finish()
 	case 9:
@@ -93,14 +95,40 @@ func (d draws) command() fsm.Command {
 	case 13:
 		return &fsm.Reign{Node: d.node()}
 	case 14, 15:
-		token, _ := d.attempt()
+		token, node := d.attempt()
 		reign := d.view.Reign()
 		if d.pick("stale reign", 5) == 0 && reign > 0 {
 			reign--
 		}
-		return &fsm.Expire{Token: token, Reign: reign, Silent: fsm.Duration(time.Minute)}
+		return &fsm.Expire{Token: token, Node: d.maybe(node), Reign: reign, Silent: fsm.Duration(time.Minute)}
 	}
 	return d.memberCommand()
+}
+
+// maybe leaves a node out now and then, as old leaders do.
+func (d draws) maybe(node string) string {
+	if d.pick("leave out", 4) == 0 {
+		return ""
+	}
+	return node
+}
+
+// start mostly takes a gang's nodes in turn, or hardly one would ever be whole.
+func (d draws) start() fsm.Command {
+	c := &fsm.Start{BootID: d.boot()}
+	c.Token, c.Node = d.attempt()
+	a := d.view.Attempt(c.Token)
+	if a != nil && d.pick("in turn", 4) > 0 {
+		for _, p := range a.Parts() {
+			if p.State() == fsm.AttemptAssigned {
+				c.Node = p.Node
+			}
+		}
+	}
+	if a != nil && len(a.Gang) > 0 && a.Rank(c.Node) == 0 || d.pick("wrong port", 10) == 0 {
+		c.Port = 29500
+	}
+	return c
 }
 
 func (d draws) publish() fsm.Command {
@@ -128,6 +156,9 @@ func (d draws) submit() fsm.Command {
 	if d.pick("cpu", 3) == 0 {
 		s.Device = fsm.Device{Kind: fsm.DeviceCPU}
 	}
+	if d.pick("gang", 3) == 0 {
+		s.Device.Nodes = 2 + d.pick("nodes", 2)
+	}
 	if d.pick("after", 4) == 0 {
 		s.After = []uint64{d.id()}
 	}
@@ -136,21 +167,41 @@ func (d draws) submit() fsm.Command {
 
 func (d draws) assign() fsm.Command {
 	c := &fsm.Assign{Experiment: d.id(), Node: d.node(), Lease: fsm.Duration(d.pick("lease", 2)) * fsm.Duration(time.Minute)}
+	c.GPUs = d.gpus(c.Node)
+	e := d.view.Experiment(c.Experiment)
+	if e == nil {
+		return c
+	}
+	others := max(1, d.view.Spec(e).Device.Nodes) - 1
+	if d.pick("another number", 10) == 0 {
+		others = d.pick("others", 3)
+	}
+	names := rapid.Permutation([]string{"a", "b", "c"}).Draw(d.T, "nodes")
+	for _, name := range names {
+		if len(c.Others) < others && (name != c.Node || d.pick("twice", 10) == 0) {
+			c.Others = append(c.Others, fsm.Slot{Node: name, GPUs: d.gpus(name)})
+		}
+	}
+	return c
+}
+
+func (d draws) gpus(node string) []string {
+	var gpus []string
 	for range d.pick("gpus", 3) {
-		from := c.Node
+		from := node
 		if d.pick("foreign GPU", 10) == 0 {
 			from = d.node()
 		}
-		c.GPUs = append(c.GPUs, fmt.Sprintf("%s-%d", from, d.pick("gpu", 3)))
+		gpus = append(gpus, fmt.Sprintf("%s-%d", from, d.pick("gpu", 3)))
 	}
-	return c
+	return gpus
 }
 
 func (d draws) finish() fsm.Command {
 	token, node := d.attempt()
 	class := rapid.SampledFrom([]fsm.Class{
 		fsm.ClassCompleted, fsm.ClassUserError, fsm.ClassUserError, fsm.ClassNodeLost, fsm.ClassGPUFault, fsm.ClassCancelled,
-		fsm.ClassTimeLimit, fsm.ClassStartFailed, fsm.ClassSupervisorLost, "no class",
+		fsm.ClassTimeLimit, fsm.ClassStartFailed, fsm.ClassSupervisorLost, fsm.ClassPreempted, "no class",
 	}).Draw(d.T, "class")
 	return &fsm.Finish{Token: token, Node: node, Class: class, ExitCode: ptr(d.pick("exit", 3))}
 }
@@ -159,7 +210,7 @@ func (d draws) memberCommand() fsm.Command {
 	n := machine(d.node(), 3)
 	n.BootID = d.boot()
 	secret := fmt.Sprint("s", d.pick("secret", 3))
-	return rapid.SampledFrom([]fsm.Command{
+	list := []fsm.Command{
 		&fsm.Admit{Node: n, Access: rapid.SampledFrom([]string{"j", "s1"}).Draw(d.T, "token")},
 		&fsm.Update{Node: n},
 		&fsm.Update{Node: machine(n.ID, 1)},
@@ -169,49 +220,87 @@ func (d draws) memberCommand() fsm.Command {
 		&fsm.Grant{Access: fsm.Access{ID: "j", Kind: fsm.AccessJoin, Secret: secretOf("j"), Uses: 10}},
 		&fsm.Revoke{ID: secret},
 		&fsm.Found{Cluster: "c2", Node: n},
-	}).Draw(d.T, "member")
+	}
+	return list[d.pick("member", 9*7)%len(list)] // chance alone prefers small numbers
+}
+
+// history is one log with all who watch it: a plain replica, one that is restored from a snapshot now and then, and the witness.
+type history struct {
+	*rapid.T
+	*lab
+	witness    *witness
+	restarting *fsm.State
+}
+
+func newHistory(t *rapid.T) *history {
+	l := foundedLab(t)
+	l.ok(&fsm.Admit{Node: machine("b", 3), Access: "j"})
+	l.ok(&fsm.Admit{Node: machine("c", 3), Access: "j"})
+	return &history{T: t, lab: l, witness: newWitness(t), restarting: restored(t, snapshot(t, l.state))}
+}
+
+func (h *history) step(e fsm.Entry) {
+	before := h.state.View().Digest()
+	r := h.apply(e)
+	if r.Refused() && h.state.View().Digest() != before {
+		h.Fatalf("%s was refused (%s) and left a trace", e.Command.Kind(), r.Message)
+	}
+	h.witness.saw(h.state.View(), e, r)
+	if rapid.IntRange(0, 4).Draw(h.T, "restart") == 0 {
+		h.restarting = restored(h.T, snapshot(h.T, h.restarting))
+	}
+	again, err := h.restarting.Apply(uint64(len(h.log)), h.log[len(h.log)-1])
+	if err != nil {
+		h.Fatal(err)
+	}
+	if diff := cmp.Diff(r, again); diff != "" {
+		h.Fatalf("a restored replica answers differently:\n%s", diff)
+	}
+	h.compare(h.restarting)
+}
+
+// beginWithGang makes a gang of a, b and c, of which so many parts are ready: chance alone seldom gets that far.
+func (h *history) beginWithGang(ready int) {
+	s := sweep(1)
+	s.Retries, s.Device.Nodes = 1, 3
+	lease := fsm.Duration(rapid.IntRange(0, 1).Draw(h.T, "lease")) * fsm.Duration(time.Minute)
+	h.step(fsm.Entry{By: "ana", Command: &fsm.Submit{Spec: s}})
+	h.step(fsm.Entry{By: "ana", Command: &fsm.Assign{
+		Experiment: 1, Node: "a", GPUs: []string{"a-0"}, Others: []fsm.Slot{{Node: "b", GPUs: []string{"b-0"}}, {Node: "c"}}, Lease: lease,
+	}})
+	token := h.experiment(1).Token
+	for rank, node := range []string{"a", "b", "c"}[:ready] {
+		c := &fsm.Start{Token: token, Node: node, BootID: "b1"}
+		if rank == 0 {
+			c.Port = 29500
+		}
+		h.step(fsm.Entry{By: node, Command: c})
+	}
 }
 
 // Three replicas apply the same random log: one plainly, one that is restored from a snapshot now and then, and one from a
 // snapshot of every step. After every step the invariants hold and all three agree, down to the bytes of a snapshot.
 func TestRandomLogs(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		l, w := foundedLab(t), newWitness(t)
-		l.ok(&fsm.Admit{Node: machine("b", 3), Access: "j"})
-		restarting := restored(t, snapshot(t, l.state))
+		h := newHistory(t)
+		if rapid.Bool().Draw(t, "begins with a gang") {
+			h.beginWithGang(rapid.SampledFrom([]int{3, 3, 2, 1, 0}).Draw(t, "ready"))
+		}
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
-			l.now = l.now.Add(time.Duration(rapid.IntRange(-5, 60).Draw(t, "seconds")) * time.Second)
-			e := fsm.Entry{
+			h.now = h.now.Add(time.Duration(rapid.IntRange(-5, 60).Draw(t, "seconds")) * time.Second)
+			h.step(fsm.Entry{
 				By:      rapid.SampledFrom([]string{"ana", "bob"}).Draw(t, "by"),
 				Key:     rapid.SampledFrom([]string{"", "", "", "k1", "k2", "k3"}).Draw(t, "key"),
-				Command: draws{t, l.state.View()}.command(),
-			}
-			before := l.state.View().Digest()
-			r := l.apply(e)
-			if r.Refused() && l.state.View().Digest() != before {
-				t.Fatalf("%s was refused (%s) and left a trace", e.Command.Kind(), r.Message)
-			}
-			w.saw(l.state.View(), e, r)
-
-			if rapid.IntRange(0, 4).Draw(t, "restart") == 0 {
-				restarting = restored(t, snapshot(t, restarting))
-			}
-			again, err := restarting.Apply(uint64(len(l.log)), l.log[len(l.log)-1])
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(r, again); diff != "" {
-				t.Fatalf("a restored replica answers differently:\n%s", diff)
-			}
-			l.compare(restarting)
+				Command: draws{t, h.state.View()}.command(),
+			})
 		}
 		fresh := fsm.New()
-		for i, data := range l.log {
+		for i, data := range h.log {
 			if _, err := fresh.Apply(uint64(i+1), data); err != nil {
 				t.Fatal(err)
 			}
 		}
-		l.compare(fresh)
+		h.compare(fresh)
 	})
 }
 

@@ -21,7 +21,8 @@ import (
 //
 //	submit gpus=1 times=2 retries=1      finish 1 user-error exit=1      assign 1 node=a gpu=a-0,a-1
 //
-// by=NAME and key=KEY go with any command; an attempt is named by its experiment, or as token=1-5. After a wanted change:
+// by=NAME and key=KEY go with any command; an attempt is named by its experiment, or as token=1-5, and speaks by its rank 0
+// where no node is named. "assign 1 node=a gpu=a-0 others=b:b-0+b-1,c" is a gang of three. After a wanted change:
 // go test ./fsm -run Scripts -update
 func TestScripts(t *testing.T) {
 	paths, err := filepath.Glob("testdata/scripts/*.txt")
@@ -175,6 +176,20 @@ func (a args) list(name string) []string {
 	return strings.Split(a.named[name], ",")
 }
 
+// slots reads NODE:GPU+GPU,NODE,…
+func (a args) slots(name string) []fsm.Slot {
+	var slots []fsm.Slot
+	for _, w := range a.list(name) {
+		node, gpus, _ := strings.Cut(w, ":")
+		s := fsm.Slot{Node: node}
+		if gpus != "" {
+			s.GPUs = strings.Split(gpus, "+")
+		}
+		slots = append(slots, s)
+	}
+	return slots
+}
+
 func ids(t *testing.T, words []string) []uint64 {
 	var ids []uint64
 	for _, w := range words {
@@ -229,13 +244,13 @@ func command(t *testing.T, l *lab, verb string, a args) fsm.Command {
 	case "submit":
 		return submission(t, a)
 	case "assign":
-		return &fsm.Assign{Experiment: a.ids()[0], Node: a.named["node"], GPUs: a.list("gpu"), Lease: a.duration("lease")}
+		return &fsm.Assign{Experiment: a.ids()[0], Node: a.named["node"], GPUs: a.list("gpu"), Others: a.slots("others"), Lease: a.duration("lease")}
 	case "start":
 		token, node := a.attempt(l)
-		return &fsm.Start{Token: token, Node: node, BootID: a.named["boot"]}
+		return &fsm.Start{Token: token, Node: node, BootID: a.named["boot"], Port: a.number("port")}
 	case "withdraw":
 		token, _ := a.attempt(l)
-		return &fsm.Withdraw{Token: token, Reason: a.named["reason"]}
+		return &fsm.Withdraw{Token: token, Reason: a.named["reason"], Node: a.named["node"]}
 	case "publish":
 		token, node := a.attempt(l)
 		return &fsm.Publish{Token: token, Node: node, Seq: uint64(a.number("seq")), Path: a.named["path"], Files: max(1, a.number("files")), Size: uint64(a.number("size")), Digest: digestOf(a.named["digest"])}
@@ -293,7 +308,7 @@ func memberCommand(t *testing.T, l *lab, verb string, a args) fsm.Command {
 		if _, given := a.named["reign"]; given {
 			reign = uint64(a.number("reign"))
 		}
-		return &fsm.Expire{Token: token, Reign: reign, Silent: a.duration("silent")}
+		return &fsm.Expire{Token: token, Node: a.named["node"], Reign: reign, Silent: a.duration("silent")}
 	}
 	return nil
 }
@@ -310,6 +325,7 @@ func submission(t *testing.T, a args) fsm.Command {
 	case a.named["device"] != "":
 		s.Device.Kind = fsm.DeviceKind(a.named["device"])
 	}
+	s.Device.Nodes = a.number("nodes")
 	s.Retries, s.After = a.number("retries"), ids(t, a.list("after"))
 	p, err := fsm.ParsePriority(a.named["priority"])
 	if err != nil {
@@ -363,7 +379,13 @@ func show(v fsm.View) string {
 	for e := range v.Experiments() {
 		fmt.Fprintf(&b, "experiment %d %s%s\n", e.ID, e.Status, experimentFlags(e))
 		for a := range v.Attempts(e.ID) {
-			fmt.Fprintf(&b, "  attempt %d %s %s on %s%s\n", a.Number, a.Token, a.State, a.Node, flags("GPUs", strings.Join(a.GPUs, " "), "lease", lease(a.Lease), "boot", a.BootID, "adopted", a.Adopted, "preempting", a.Preempting, "exit", exit(a.ExitCode), "class", string(a.Class), "says", a.Message))
+			fmt.Fprintf(&b, "  attempt %d %s %s on %s%s\n", a.Number, a.Token, a.State, a.Node, flags("GPUs", strings.Join(a.GPUs, " "), "lease", lease(a.Lease), "boot", a.BootID, "port", a.Port, "adopted", a.Adopted, "preempting", a.Preempting, "stopped by", a.StoppedBy, "exit", exit(a.ExitCode), "class", string(a.Class), "says", a.Message))
+			for rank, p := range a.Gang {
+				fmt.Fprintf(&b, "    rank %d %s on %s%s\n", rank, p.State(), p.Node, flags("GPUs", strings.Join(p.GPUs, " "), "boot", p.BootID, "exit", exit(p.ExitCode), "class", string(p.Class), "says", p.Message))
+			}
+			if why, as := e.Stop(a); why != "" {
+				fmt.Fprintf(&b, "    to be stopped as %s: %s\n", as, why)
+			}
 		}
 	}
 	for e := range v.Experiments() {

@@ -25,6 +25,16 @@ func livedInLab(t fataler) *lab {
 	l.ok(&fsm.Annotate{Experiments: []uint64{3}, Tags: ptr([]string{"x"}), Notes: ptr("ünïcode")})
 	l.ok(&fsm.Cancel{Experiments: []uint64{4}})
 	l.ok(&fsm.Remove{Node: "b", Off: true})
+	// A gang of which one part has ended.
+	l.ok(&fsm.Admit{Node: machine("c", 1), Access: "j"})
+	l.ok(&fsm.Admit{Node: machine("d", 1), Access: "j"})
+	gang := sweep(1)
+	gang.Device.Nodes = 2
+	id := l.ok(&fsm.Submit{Spec: gang}).Experiments[0]
+	token = l.ok(&fsm.Assign{Experiment: id, Node: "d", GPUs: []string{"d-0"}, Others: []fsm.Slot{{Node: "c", GPUs: []string{"c-0"}}}}).Token
+	l.ok(&fsm.Start{Token: token, Node: "d", BootID: "boot", Port: 29500})
+	l.ok(&fsm.Start{Token: token, Node: "c", BootID: "boot"})
+	l.ok(&fsm.Finish{Token: token, Node: "c", Class: fsm.ClassHostOOM, ExitCode: ptr(137)})
 	return l
 }
 
@@ -44,6 +54,11 @@ func TestRestoreGivesTheSame(t *testing.T) {
 	// Indexes are rebuilt too: what is held stays held.
 	if h := s.View().Holder("a-0"); h != nil {
 		t.Errorf("a-0 is held by %+v after its attempt ended", h)
+	}
+	for node, want := range map[string]int{"d": 1, "c": 0, "": 1} {
+		if got := len(slices.Collect(s.View().Open(node))); got != want {
+			t.Errorf("%d attempts are open on node %q, want %d", got, node, want)
+		}
 	}
 }
 

@@ -106,8 +106,11 @@ const (
 // Device is the slot an experiment needs.
 type Device struct {
 	Kind DeviceKind `json:"kind"`
-	// Count is the number of GPUs of one node; 1 for auto, 0 for cpu.
+	// Count is the number of GPUs of one node, of each in a gang; 1 for auto, 0 for cpu.
 	Count int `json:"count,omitempty"`
+	// Nodes is how many machines give such a slot each, as a gang: all start or none. 0 and 1 are one machine; at most
+	// MaxGang.
+	Nodes int `json:"nodes,omitempty"`
 	// Node is the name or ID of the only node it may run on; empty means anywhere.
 	Node string `json:"node,omitempty"`
 	// Indexes are the GPU indexes asked for; honoured only together with Node.

@@ -1,13 +1,20 @@
 package fsm
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+	"time"
+)
 
-// Start is a node's promise that it is about to launch an attempt; it launches only after this was applied. From then on
-// the attempt may be running and can be closed only by proof.
+// Start is a node's promise that it is about to launch its part of an attempt. An attempt on one machine is started by it;
+// a gang by the last of its nodes, those before are ready. A node launches only when the attempt is started: from then on it
+// may be running and can be closed only by proof.
 type Start struct {
 	Token  Token  `json:"token"`
 	Node   string `json:"node"`
 	BootID string `json:"boot_id"`
+	// Port is the TCP port at which a gang meets, 1 to 65535; its rank 0 says it, nobody else.
+	Port int `json:"port,omitempty"`
 }
 
 // Kind implements Command.
@@ -18,20 +25,38 @@ func (c *Start) apply(t *tx) Result {
 	if a == nil {
 		return refused
 	}
+	p := a.On(c.Node)
 	switch {
-	case a.State == AttemptStarted && a.BootID == c.BootID:
+	case p.State() == AttemptStarted && p.BootID == c.BootID:
 		return ok() // repeated
-	case a.State != AttemptAssigned:
-		return refuse(Conflict, fmt.Sprintf("attempt %s is already %s", a.Token, a.State))
+	case p.State() != AttemptAssigned:
+		return refuse(Conflict, fmt.Sprintf("attempt %s is already %s", a.Token, p.State()))
+	case (c.Port != 0) != (len(a.Gang) > 0 && a.Rank(c.Node) == 0) || c.Port < 0 || c.Port > 65535:
+		return refuse(Invalid, fmt.Sprintf("%d is no port to meet at: rank 0 of a gang says one, nobody else", c.Port))
 	}
-	a.State, a.BootID, a.StartedAt = AttemptStarted, c.BootID, t.now
-	t.put(tableAttempts, a)
 	e := t.experiment(a.Experiment)
-	if e.StartedAt.IsZero() {
+	if a.start(c, t.now); a.State == AttemptStarted && e.StartedAt.IsZero() {
 		e.StartedAt = t.now
 	}
+	t.put(tableAttempts, a)
 	t.putExperiment(e)
 	return ok()
+}
+
+// start notes that a part is ready, and starts the attempt with the last one.
+func (a *Attempt) start(c *Start, now time.Time) {
+	if len(a.Gang) == 0 {
+		a.State, a.BootID, a.StartedAt = AttemptStarted, c.BootID, now
+		return
+	}
+	p := a.On(c.Node)
+	p.BootID, p.StartedAt = c.BootID, now
+	if c.Port != 0 {
+		a.Port = c.Port
+	}
+	if !slices.ContainsFunc(a.Gang, func(p Part) bool { return p.State() == AttemptAssigned }) {
+		a.State, a.StartedAt = AttemptStarted, now
+	}
 }
 
 // attemptOf gives a copy of the attempt to change, or the refusal for a node that has no business with it.
@@ -40,9 +65,8 @@ func (t *tx) attemptOf(token Token, node string) (*Attempt, Result) {
 	if a == nil {
 		return nil, refuse(NotFound, fmt.Sprintf("attempt %s does not exist", token))
 	}
-	if a.Node != node {
+	if a.On(node) == nil {
 		return nil, refuse(Forbidden, fmt.Sprintf("attempt %s belongs to another node", token))
 	}
-	c := *a
-	return &c, Result{}
+	return a.clone(), Result{}
 }

@@ -65,6 +65,12 @@ func (c *Submit) count() (int, string) {
 	default:
 		return 0, fmt.Sprintf("device kind %q is not one of auto, gpu, cpu", d.Kind)
 	}
+	switch d := c.Spec.Device; {
+	case d.Nodes < 0 || d.Nodes > MaxGang:
+		return 0, fmt.Sprintf("an experiment runs on 1 to %d nodes, not on %d", MaxGang, d.Nodes)
+	case d.Nodes > 1 && d.Node != "":
+		return 0, fmt.Sprintf("a gang of %d nodes cannot run on node %s alone", d.Nodes, d.Node)
+	}
 	return n, ""
 }
 

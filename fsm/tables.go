@@ -75,11 +75,14 @@ func schema() *memdb.DBSchema {
 		&memdb.IndexSchema{Name: "experiment", Unique: true, Indexer: by(func(a *Attempt) []byte {
 			return append(be(a.Experiment), tokenKey(a.Token)...)
 		})},
-		&memdb.IndexSchema{Name: "open", Unique: true, AllowMissing: true, Indexer: by(func(a *Attempt) []byte {
-			if !a.Open() {
-				return nil
+		&memdb.IndexSchema{Name: "open", Unique: true, AllowMissing: true, Indexer: byMany(func(a *Attempt) [][]byte {
+			var keys [][]byte // one per node with an open part
+			for _, p := range a.Parts() {
+				if a.Open() && p.Open() {
+					keys = append(keys, append(textKey(p.Node), tokenKey(a.Token)...))
+				}
 			}
-			return append(textKey(a.Node), tokenKey(a.Token)...)
+			return keys
 		})})
 	add(tableHolds, by(func(h *hold) []byte { return textKey(h.GPU) }))
 	add(tableCheckpoints, by(func(c *Checkpoint) []byte { return slices.Concat(be(c.Experiment), tokenKey(c.Token), be(c.Seq)) }))
@@ -116,6 +119,27 @@ func (x indexer[T]) FromArgs(args ...any) ([]byte, error) { return oneKey(args) 
 
 // PrefixFromArgs implements memdb.PrefixIndexer.
 func (x indexer[T]) PrefixFromArgs(args ...any) ([]byte, error) { return oneKey(args) }
+
+// manyIndexer makes several keys from a record, so that it is found by each.
+type manyIndexer[T any] struct{ keys func(*T) [][]byte }
+
+func byMany[T any](keys func(*T) [][]byte) memdb.Indexer { return manyIndexer[T]{keys: keys} }
+
+// FromObject implements memdb.MultiIndexer.
+func (x manyIndexer[T]) FromObject(record any) (bool, [][]byte, error) {
+	r, isT := record.(*T)
+	if !isT {
+		return false, nil, fmt.Errorf("index a record of type %T", record)
+	}
+	k := x.keys(r)
+	return len(k) > 0, k, nil
+}
+
+// FromArgs implements memdb.Indexer: the one argument is the key as bytes.
+func (x manyIndexer[T]) FromArgs(args ...any) ([]byte, error) { return oneKey(args) }
+
+// PrefixFromArgs implements memdb.PrefixIndexer.
+func (x manyIndexer[T]) PrefixFromArgs(args ...any) ([]byte, error) { return oneKey(args) }
 
 func oneKey(args []any) ([]byte, error) {
 	if len(args) != 1 {

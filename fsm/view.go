@@ -95,13 +95,25 @@ func (v View) Attempts(experiment uint64) iter.Seq[*Attempt] {
 	return all[Attempt](v.txn, tableAttempts, "experiment_prefix", be(experiment))
 }
 
-// Open walks the open attempts of one node, or of all nodes for "".
+// Open walks the attempts of which a node has an open part, or for "" all open attempts, each once.
 func (v View) Open(node string) iter.Seq[*Attempt] {
-	var prefix []byte
 	if node != "" {
-		prefix = textKey(node)
+		return all[Attempt](v.txn, tableAttempts, "open_prefix", textKey(node))
 	}
-	return all[Attempt](v.txn, tableAttempts, "open_prefix", prefix)
+	return func(yield func(*Attempt) bool) {
+		gangs := map[Token]bool{}
+		for a := range all[Attempt](v.txn, tableAttempts, "open_prefix", nil) {
+			if gangs[a.Token] {
+				continue
+			}
+			if len(a.Gang) > 0 {
+				gangs[a.Token] = true
+			}
+			if !yield(a) {
+				return
+			}
+		}
+	}
 }
 
 // Holder gives the open attempt that holds a GPU, nil if it is free.

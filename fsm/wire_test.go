@@ -69,8 +69,14 @@ func everyCommand() []fsm.Command {
 func grownCommands() map[string]fsm.Command {
 	return map[string]fsm.Command{
 		"assign-lease": &fsm.Assign{Experiment: 7, Node: "NODEIDNODEIDNODEIDNODEIDNO", Lease: fsm.Duration(5 * time.Minute)},
-		"drain-now":    &fsm.Drain{Node: "NODEIDNODEIDNODEIDNODEIDNO", On: true, Now: true},
-		"submit-lease": &fsm.Submit{Spec: fsm.Spec{Project: "p", Device: fsm.Device{Kind: fsm.DeviceCPU}, Lease: "10m0s"}},
+		"assign-gang": &fsm.Assign{Experiment: 7, Node: "NODEIDNODEIDNODEIDNODEIDNO", GPUs: []string{"GPU-1"},
+			Others: []fsm.Slot{{Node: "NODEIDNODEIDNODEIDNODEIDN2", GPUs: []string{"GPU-2"}}, {Node: "NODEIDNODEIDNODEIDNODEIDN3"}}},
+		"expire-gang":   &fsm.Expire{Token: fsm.Token{Epoch: 1, Index: 42}, Node: "NODEIDNODEIDNODEIDNODEIDN2", Reign: 40, Silent: fsm.Duration(331 * time.Second)},
+		"start-gang":    &fsm.Start{Token: fsm.Token{Epoch: 1, Index: 42}, Node: "NODEIDNODEIDNODEIDNODEIDNO", BootID: "boot", Port: 29500},
+		"submit-gang":   &fsm.Submit{Spec: fsm.Spec{Project: "p", Device: fsm.Device{Kind: fsm.DeviceGPU, Count: 4, Nodes: 2}}},
+		"withdraw-gang": &fsm.Withdraw{Token: fsm.Token{Epoch: 1, Index: 42}, Reason: "gpu2 was last heard 4 s ago", Node: "NODEIDNODEIDNODEIDNODEIDN2"},
+		"drain-now":     &fsm.Drain{Node: "NODEIDNODEIDNODEIDNODEIDNO", On: true, Now: true},
+		"submit-lease":  &fsm.Submit{Spec: fsm.Spec{Project: "p", Device: fsm.Device{Kind: fsm.DeviceCPU}, Lease: "10m0s"}},
 	}
 }
 

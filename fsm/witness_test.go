@@ -1,11 +1,12 @@
 package fsm_test
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/deveronica/cvlab/fsm"
 )
@@ -13,8 +14,9 @@ import (
 // witness watches a replica and remembers what must stay true. Each check names the invariant it is.
 type witness struct {
 	t        fataler
-	starts   map[fsm.Token]string // boot ID of each applied Start
+	starts   map[fsm.Token]map[string]string // boot ID of each applied Start, by node
 	newest   fsm.Token
+	parts    map[fsm.Token]map[string]fsm.Part // ended ones, by node
 	attempts map[fsm.Token]*fsm.Attempt        // ended ones
 	ended    map[uint64]fsm.Experiment         // ended ones
 	removed  map[string]bool                   // node IDs
@@ -22,7 +24,7 @@ type witness struct {
 	time     int64
 	reign    uint64
 	epoch    uint64
-	gone     map[uint64]bool // cancelled, and not taken back by a retry
+	gone     map[uint64]bool                 // cancelled, and not taken back by a retry
 	files    map[fsm.Token]map[uint64]string // digests of published checkpoints
 }
 
@@ -34,7 +36,7 @@ type firstAnswer struct {
 
 func newWitness(t fataler) *witness {
 	return &witness{
-		t: t, starts: map[fsm.Token]string{}, attempts: map[fsm.Token]*fsm.Attempt{}, ended: map[uint64]fsm.Experiment{},
+		t: t, starts: map[fsm.Token]map[string]string{}, parts: map[fsm.Token]map[string]fsm.Part{}, attempts: map[fsm.Token]*fsm.Attempt{}, ended: map[uint64]fsm.Experiment{},
 		epoch: 1, gone: map[uint64]bool{}, files: map[fsm.Token]map[uint64]string{}, removed: map[string]bool{}, answers: map[string]map[string]firstAnswer{},
 	}
 }
@@ -47,12 +49,14 @@ func (w *witness) saw(v fsm.View, e fsm.Entry, r fsm.Result) {
 	if !r.Refused() {
 		w.command(v, e, r)
 	}
+	w.proofs(v, e.Command)
 	holders := map[string]fsm.Token{}
 	for x := range v.Experiments() {
 		w.experiment(v, x, holders)
 	}
 	w.holds(v, holders)
 	w.nodes(v)
+	w.walks(v)
 	if now := v.Time().UnixNano(); now < w.time {
 		w.failf("I18: the state's time went back by %d ns", w.time-now)
 	} else {
@@ -74,7 +78,7 @@ func (w *witness) key(e fsm.Entry, r fsm.Result) {
 	first, known := ofUser[e.Key]
 	switch {
 	case known && first.body == body:
-		if diff := cmp.Diff(first.result, r); diff != "" {
+		if diff := gocmp.Diff(first.result, r); diff != "" {
 			w.failf("I10: a repeat under key %s is answered differently:\n%s", e.Key, diff)
 		}
 	case known && r.Code != fsm.Conflict:
@@ -90,16 +94,7 @@ func (w *witness) command(v fsm.View, e fsm.Entry, r fsm.Result) {
 	}
 	switch c := e.Command.(type) {
 	case *fsm.Assign:
-		n := v.Node(c.Node)
-		if n == nil || n.Removed || n.NoExec {
-			w.failf("I5: %+v was accepted by node %+v", c, n)
-		}
-		for _, uuid := range c.GPUs {
-			if !slices.ContainsFunc(n.GPUs, func(g fsm.GPU) bool { return g.UUID == uuid }) {
-				w.failf("I5: %s is no GPU of node %s", uuid, c.Node)
-			}
-		}
-		w.assigned(v, c)
+		w.assigned(v, c, v.Attempt(r.Token))
 		if !w.newest.Less(r.Token) {
 			w.failf("I3: token %s after %s", r.Token, w.newest)
 		}
@@ -111,17 +106,26 @@ func (w *witness) command(v fsm.View, e fsm.Entry, r fsm.Result) {
 		if before := w.attempts[c.Token]; before != nil {
 			w.failf("an Expire was accepted for %s, which had ended", c.Token)
 		}
+		p := a.On(cmp.Or(c.Node, a.Node))
+		if p == nil || len(a.Gang) > 0 && c.Node == "" || w.parts[c.Token][p.Node].Class != "" {
+			w.failf("R12: %+v was accepted, not for an open part: %+v", c, a)
+		}
 		// I12: nothing of it can have had a lease before its Start.
-		if a.Open() || a.Lease == 0 || a.Class != fsm.ClassNodeLost || c.Reign != w.reign || a.StartedAt.IsZero() {
+		if p.Open() || a.Lease == 0 || p.Class != fsm.ClassNodeLost || c.Reign != w.reign || a.StartedAt.IsZero() {
 			w.failf("%+v was accepted, reign %d: %+v", c, w.reign, a)
 		}
+	case *fsm.Withdraw:
+		if a := v.Attempt(c.Token); a.Open() || !a.StartedAt.IsZero() {
+			w.failf("R2: %+v was accepted for what may run: %+v", c, a)
+		}
 	case *fsm.Start:
-		w.starts[c.Token] = c.BootID
+		w.started(c.Token, c.Node, c.BootID)
 	case *fsm.Adopt:
-		if a := v.Attempt(c.Token); !a.Adopted && w.starts[c.Token] == "" || c.Token.Epoch >= w.epoch {
+		a := v.Attempt(c.Token)
+		if !a.Adopted && w.starts[c.Token] == nil || c.Token.Epoch >= w.epoch || len(a.Gang) > 0 || v.Spec(v.Experiment(c.Experiment)).Device.Nodes > 1 {
 			w.failf("%+v was accepted in epoch %d: %+v", c, w.epoch, a)
 		}
-		w.starts[c.Token] = c.BootID
+		w.started(c.Token, c.Node, c.BootID)
 	case *fsm.NewEpoch:
 		if w.epoch++; w.newest.Epoch >= w.epoch {
 			w.failf("I3: epoch %d begins after token %s", w.epoch, w.newest)
@@ -145,25 +149,96 @@ func (w *witness) command(v fsm.View, e fsm.Entry, r fsm.Result) {
 	}
 }
 
-// assigned is I8, I14 and, since slots are all the quota there is, I15.
-func (w *witness) assigned(v fsm.View, c *fsm.Assign) {
+// started remembers that a Start was applied; a part never has two of different boots.
+func (w *witness) started(token fsm.Token, node, boot string) {
+	of := w.starts[token]
+	if of == nil {
+		of = map[string]string{}
+		w.starts[token] = of
+	}
+	if before, known := of[node]; known && before != boot {
+		w.failf("I6: %s on %s was started in boot %q and again in %q", token, node, before, boot)
+	}
+	of[node] = boot
+}
+
+// assigned is I5, I8, I14 and, since slots are all the quota there is, I15.
+func (w *witness) assigned(v fsm.View, c *fsm.Assign, a *fsm.Attempt) {
 	if w.gone[c.Experiment] {
 		w.failf("I8: experiment %d was cancelled and got another attempt", c.Experiment)
 	}
-	for _, id := range v.Spec(v.Experiment(c.Experiment)).After {
+	spec := v.Spec(v.Experiment(c.Experiment))
+	for _, id := range spec.After {
 		if id >= c.Experiment || v.Experiment(id).Status != fsm.Completed {
 			w.failf("I14: experiment %d was assigned after %d, which is %s", c.Experiment, id, v.Experiment(id).Status)
 		}
 	}
+	if len(a.Parts()) != max(1, spec.Device.Nodes) || len(a.Parts()) > 1 != (len(a.Gang) > 0) || a.Parts()[0].Node != a.Node {
+		w.failf("an experiment for %d nodes got %+v", spec.Device.Nodes, a)
+	}
+	for rank, p := range a.Parts() {
+		if a.Rank(p.Node) != rank {
+			w.failf("node %s is in %+v twice", p.Node, a)
+		}
+		w.given(v, p)
+	}
+}
+
+// given checks what one node gives.
+func (w *witness) given(v fsm.View, p fsm.Part) {
+	n := v.Node(p.Node)
+	if n == nil || n.Removed || n.NoExec || n.Draining {
+		w.failf("I5: %+v was given by node %+v", p, n)
+	}
+	for _, uuid := range p.GPUs {
+		if !slices.ContainsFunc(n.GPUs, func(g fsm.GPU) bool { return g.UUID == uuid }) {
+			w.failf("I5: %s is no GPU of node %s", uuid, p.Node)
+		}
+	}
 	slots := 0
-	for a := range v.Open(c.Node) {
-		if len(a.GPUs) == 0 {
+	for a := range v.Open(p.Node) {
+		if len(a.On(p.Node).GPUs) == 0 {
 			slots++
 		}
 	}
-	if n := v.Node(c.Node); len(c.GPUs) == 0 && slots > n.CPUSlots {
-		w.failf("I15: %d experiments run on the %d CPU slots of %s", slots, n.CPUSlots, c.Node)
+	if len(p.GPUs) == 0 && slots > n.CPUSlots {
+		w.failf("I15: %d experiments run on the %d CPU slots of %s", slots, n.CPUSlots, p.Node)
 	}
+}
+
+// proofs is R7 and R12: what may run on a node is closed only by a proof about that node, one part at a time.
+func (w *witness) proofs(v fsm.View, c fsm.Command) {
+	for e := range v.Experiments() {
+		for a := range v.Attempts(e.ID) {
+			for _, p := range a.Parts() {
+				_, known := w.parts[a.Token][p.Node]
+				if p.Open() || known {
+					continue
+				}
+				if !a.StartedAt.IsZero() && !proves(c, a, p) {
+					w.failf("R12: %+v ended %+v of %+v", c, p, a)
+				}
+				if w.parts[a.Token] == nil {
+					w.parts[a.Token] = map[string]fsm.Part{}
+				}
+				w.parts[a.Token][p.Node] = p
+			}
+		}
+	}
+}
+
+func proves(c fsm.Command, a *fsm.Attempt, p fsm.Part) bool {
+	switch c := c.(type) {
+	case *fsm.Finish:
+		return c.Token == a.Token && c.Node == p.Node
+	case *fsm.Expire:
+		return c.Token == a.Token && (c.Node == p.Node || c.Node == "" && len(a.Gang) == 0)
+	case *fsm.Update:
+		return c.Node.ID == p.Node && c.Node.BootID != p.BootID
+	case *fsm.Remove:
+		return c.Node == p.Node && c.Off
+	}
+	return false
 }
 
 func (w *witness) experiment(v fsm.View, e *fsm.Experiment, holders map[string]fsm.Token) {
@@ -201,7 +276,7 @@ func (w *witness) experiment(v fsm.View, e *fsm.Experiment, holders map[string]f
 		w.failf("I13: experiment %d spent %d of %d retries and %d of 10 losses", e.ID, e.Failures, v.Spec(e).Retries, e.Losses)
 	}
 	if before, known := w.ended[e.ID]; known {
-		if diff := cmp.Diff(before, *e); diff != "" {
+		if diff := gocmp.Diff(before, *e); diff != "" {
 			w.failf("I7: experiment %d had ended and changed:\n%s", e.ID, diff)
 		}
 	} else if e.Status.Ended() {
@@ -248,27 +323,60 @@ func (w *witness) checkpoints(v fsm.View, e *fsm.Experiment) {
 }
 
 func (w *witness) open(v fsm.View, a *fsm.Attempt, holders map[string]fsm.Token) {
-	if n := v.Node(a.Node); n == nil || n.Removed {
-		w.failf("I5: attempt %s is open on %s, which is no member", a.Token, a.Node)
-	}
-	for _, uuid := range a.GPUs {
-		if other, taken := holders[uuid]; taken {
-			w.failf("I4: GPU %s is held by %s and %s", uuid, other, a.Token)
+	for _, p := range a.Parts() {
+		if n := v.Node(p.Node); p.Open() && (n == nil || n.Removed) {
+			w.failf("I5: a part of attempt %s is open on %s, which is no member", a.Token, p.Node)
 		}
-		holders[uuid] = a.Token
+		for _, uuid := range p.GPUs {
+			if other, taken := holders[uuid]; taken && p.Open() {
+				w.failf("I4: GPU %s is held by %s and %s", uuid, other, a.Token)
+			}
+			if p.Open() {
+				holders[uuid] = a.Token
+			}
+		}
 	}
 }
 
 func (w *witness) attempt(a *fsm.Attempt) {
-	boot, started := w.starts[a.Token]
-	if started != !a.StartedAt.IsZero() || a.BootID != boot || a.State == fsm.AttemptStarted && !started {
-		w.failf("I6: attempt %+v, and a Start was applied: %t, boot %q", a, started, boot)
+	ready, open := 0, 0
+	for rank, p := range a.Parts() {
+		boot, started := w.starts[a.Token][p.Node]
+		if started != !p.StartedAt.IsZero() || p.BootID != boot || p.State() == fsm.AttemptStarted && !started {
+			w.failf("I6: rank %d of attempt %+v, and a Start was applied: %t, boot %q", rank, a, started, boot)
+		}
+		if p.Open() != (p.Class == "") || !p.Open() && !p.Class.Valid() || p.Open() != p.EndedAt.IsZero() {
+			w.failf("I11: rank %d of attempt %+v", rank, a)
+		}
+		if before, ended := w.parts[a.Token][p.Node]; ended {
+			if diff := gocmp.Diff(before, p); diff != "" {
+				w.failf("I11: rank %d of attempt %s had ended and changed:\n%s", rank, a.Token, diff)
+			}
+		}
+		if started {
+			ready++
+		}
+		if p.Open() {
+			open++
+		}
+		if a.MayLaunch(p.Node, p.BootID) != (p.Open() && !a.StartedAt.IsZero()) {
+			w.failf("R2: rank %d may be launched, or may not: %+v", rank, a)
+		}
+	}
+	if !a.StartedAt.IsZero() != (ready == len(a.Parts())) {
+		w.failf("I6: %d parts are ready of %+v", ready, a)
+	}
+	if a.Open() != (open > 0) || a.State == fsm.AttemptAssigned && open < len(a.Parts()) {
+		w.failf("R12: %d parts are open of %+v", open, a)
 	}
 	if a.Open() != (a.Class == "") || !a.Open() && !a.Class.Valid() || a.Open() != a.EndedAt.IsZero() {
 		w.failf("I11: attempt %s is %s with class %q, ended at %s", a.Token, a.State, a.Class, a.EndedAt)
 	}
+	if a.Class == fsm.ClassCompleted && slices.ContainsFunc(a.Parts(), func(p fsm.Part) bool { return p.Class != fsm.ClassCompleted }) {
+		w.failf("attempt %+v has completed, and not all of it has", a)
+	}
 	if before := w.attempts[a.Token]; before != nil {
-		if diff := cmp.Diff(before, a); diff != "" {
+		if diff := gocmp.Diff(before, a); diff != "" {
 			w.failf("I11: attempt %s had ended and changed:\n%s", a.Token, diff)
 		}
 	} else if !a.Open() {
@@ -290,6 +398,34 @@ func (w *witness) holds(v fsm.View, holders map[string]fsm.Token) {
 				w.failf("I4: GPU %s is held by %s, which is %s", g.UUID, h.Token, h.State)
 			}
 		}
+	}
+}
+
+// walks says that an attempt is found by every node with an open part of it, and once among all.
+func (w *witness) walks(v fsm.View) {
+	want, got := map[string]int{}, map[string]int{}
+	for e := range v.Experiments() {
+		for a := range v.Attempts(e.ID) {
+			if a.Open() {
+				want[a.Token.String()]++
+			}
+			for _, p := range a.Parts() {
+				if p.Open() {
+					want[a.Token.String()+" on "+p.Node]++
+				}
+			}
+		}
+	}
+	for a := range v.Open("") {
+		got[a.Token.String()]++
+	}
+	for n := range v.Nodes() {
+		for a := range v.Open(n.ID) {
+			got[a.Token.String()+" on "+n.ID]++
+		}
+	}
+	if diff := gocmp.Diff(want, got); diff != "" {
+		w.failf("Open walks something else (-want +got):\n%s", diff)
 	}
 }
 
@@ -316,5 +452,5 @@ func same(a, b *fsm.State) string {
 	if a.View().Digest() == b.View().Digest() && a.Index() == b.Index() {
 		return ""
 	}
-	return fmt.Sprintf("index %d and %d\n%s", a.Index(), b.Index(), cmp.Diff(show(a.View()), show(b.View())))
+	return fmt.Sprintf("index %d and %d\n%s", a.Index(), b.Index(), gocmp.Diff(show(a.View()), show(b.View())))
 }
