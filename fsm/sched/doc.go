@@ -17,7 +17,8 @@
 //  4. A card is given out when its state is "ok" and no open attempt holds it. Idle cards go first, then cards in use by
 //     nobody known, then cards with a foreign process that leave at least half their memory free; within each, the card
 //     with most free memory, then the machine's name, then the card's index.
-//  5. Several GPUs come from one machine: the one that has fewest usable cards left over.
+//  5. Several GPUs come from one machine: the one that has fewest usable cards left over. A gang gets such a slot from each
+//     of as many machines as it asks for, or nothing.
 //  6. An experiment that finds no slot does not hold up others with other needs, except that the first one that wants
-//     several GPUs and cannot start keeps the cards of the machine nearest to serving it.
+//     several GPUs or several machines and cannot start keeps the cards of the machines nearest to serving it.
 package sched

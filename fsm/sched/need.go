@@ -23,7 +23,8 @@ type need struct {
 }
 
 type needKey struct {
-	gpus   int    // 0 is a CPU slot
+	gpus   int    // of each machine; 0 is a CPU slot
+	nodes  int    // machines at once, at least 1
 	node   string // name or ID; "" is anywhere
 	memory uint64
 	// indexes and where are the texts of the need's fields of the same names.
@@ -40,7 +41,7 @@ const whereGPU = "gpu"
 
 func (s *survey) keyOf(spec *fsm.Spec) needKey {
 	d := spec.Device
-	k := needKey{node: d.Node, memory: d.Memory, whereText: whereText(spec.Where), kit: spec.NeedsKit()}
+	k := needKey{nodes: max(1, d.Nodes), node: d.Node, memory: d.Memory, whereText: whereText(spec.Where), kit: spec.NeedsKit()}
 	switch {
 	case d.Kind == fsm.DeviceGPU:
 		k.gpus = max(1, d.Count)
@@ -83,6 +84,9 @@ func joinInts(numbers []int) string {
 	return strings.Join(parts, ", ")
 }
 
+// large says whether it needs several cards or several machines at once.
+func (k needKey) large() bool { return k.gpus > 1 || k.nodes > 1 }
+
 // standing is how a card stands to a need.
 type standing int
 
@@ -92,7 +96,7 @@ const (
 	held             // by an open attempt
 	foreign          // somebody else's process leaves too little
 	short            // too little memory is free, though no foreign process is there
-	kept             // for the first waiting multi-GPU experiment
+	kept             // for the first waiting experiment that needs several at once
 )
 
 func (n *need) standing(c *card) standing {
@@ -105,7 +109,7 @@ func (n *need) standing(c *card) standing {
 		return foreign
 	case c.free < n.memory:
 		return short
-	case c.keptBy != nil && c.keptBy != n:
+	case c.from(n):
 		return kept
 	}
 	return usable
@@ -136,9 +140,25 @@ func (v verdict) enough(n *need) bool {
 		return false
 	}
 	if n.gpus == 0 {
-		return v.freeSlots() > 0
+		return v.slots(n) > 0
 	}
 	return len(v.give) >= n.gpus
+}
+
+// slots counts the CPU slots that can be given to a need now.
+func (v verdict) slots(n *need) int {
+	if v.slot.from(n) {
+		return max(0, v.freeSlots()-1)
+	}
+	return v.freeSlots()
+}
+
+// has counts what the machine can give now, at most what is asked of it.
+func (v verdict) has(n *need) int {
+	if n.gpus == 0 {
+		return min(1, v.slots(n))
+	}
+	return min(n.gpus, len(v.give))
 }
 
 // judge compares one machine with a need, leaving what the need avoids to the caller.

@@ -2,6 +2,7 @@ package sched
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/deveronica/cvlab/fsm"
@@ -35,8 +36,8 @@ type outcome struct {
 	cause cause
 	*batch
 	need  *need
-	ahead int // experiments in front of it that found no slot of the same sort
-	on    *machine
+	ahead int       // experiments in front of it that found no slot of the same sort
+	on    []verdict // the machines that take it, in the order of ranks
 }
 
 // pass goes once through the queue.
@@ -71,19 +72,26 @@ func (p *pass) run() {
 	}
 }
 
-// withdraw takes back what silent machines have not started. What they have started may be running, and is theirs until
+// withdraw takes back what silent machines have kept from starting. What is started may be running, and is theirs until
 // there is proof of its end.
 func (p *pass) withdraw() {
 	for a := range p.view.Open("") {
 		if a.State != fsm.AttemptAssigned {
 			continue
 		}
-		for _, m := range p.machines {
-			if m.ID == a.Node && m.silent != "" {
-				reason := fmt.Sprintf("%s %s and had not started it", m.Name, m.silent)
-				p.plan.Withdrawals = append(p.plan.Withdrawals, Withdrawal{Token: a.Token, Reason: reason})
+		i := slices.IndexFunc(p.machines, func(m *machine) bool { return m.silent != "" && a.On(m.ID) != nil })
+		if i < 0 {
+			continue
+		}
+		m := p.machines[i]
+		w := Withdrawal{Token: a.Token, Reason: fmt.Sprintf("%s %s and had not started it", m.Name, m.silent)}
+		if len(a.Gang) > 0 {
+			w.Node = m.ID
+			if a.On(m.ID).State() == fsm.AttemptStarted {
+				w.Reason = fmt.Sprintf("%s %s while its gang was not ready", m.Name, m.silent)
 			}
 		}
+		p.plan.Withdrawals = append(p.plan.Withdrawals, w)
 	}
 }
 
@@ -107,18 +115,24 @@ func (p *pass) visit(e *fsm.Experiment) outcome {
 	return o
 }
 
-// place looks for a slot for an experiment that is ready.
+// place looks for the slots of an experiment that is ready.
 func (p *pass) place(e *fsm.Experiment, o *outcome) {
 	n := p.needOf(o.batch, e)
 	o.need, o.ahead = n, p.waiting[n.gpus > 0]
-	if v := p.find(n); v != nil {
-		o.cause, o.on = starts, v.machine
-		p.plan.Assignments = append(p.plan.Assignments, Assignment{Experiment: e.ID, Node: v.ID, GPUs: p.take(n, v, e.ID)})
+	if on := p.find(n); on != nil {
+		o.cause, o.on = starts, on
+		slots := make([]fsm.Slot, 0, len(on))
+		for _, v := range on {
+			slots = append(slots, fsm.Slot{Node: v.ID, GPUs: p.take(n, v, e.ID)})
+		}
+		a := Assignment{Experiment: e.ID, Node: slots[0].Node, GPUs: slots[0].GPUs}
+		a.Others = append(a.Others, slots[1:]...)
+		p.plan.Assignments = append(p.plan.Assignments, a)
 		o.running = append(o.running, e.ID)
 		return
 	}
 	p.waiting[n.gpus > 0]++
-	if n.gpus > 1 && !p.keeping && !n.sought {
+	if n.large() && !p.keeping && !n.sought {
 		n.sought = true
 		p.keeping = p.keep(n, e.ID)
 	}
@@ -127,13 +141,13 @@ func (p *pass) place(e *fsm.Experiment, o *outcome) {
 	}
 }
 
-func (p *pass) find(n *need) *verdict {
-	if n.full || n.gpus > p.freeCards || n.gpus == 0 && p.freeSlots == 0 {
+func (p *pass) find(n *need) []verdict {
+	if n.full || n.gpus*n.nodes > p.freeCards || n.gpus == 0 && n.nodes > p.freeSlots {
 		return nil
 	}
-	v := p.pick(n)
-	n.full = v == nil
-	return v
+	on := p.pick(n)
+	n.full = on == nil
+	return on
 }
 
 func (p *pass) wake(at time.Time) {

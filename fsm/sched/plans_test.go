@@ -2,6 +2,7 @@ package sched_test
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"flag"
 	"maps"
@@ -11,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/deveronica/cvlab/fsm"
 	"github.com/deveronica/cvlab/fsm/sched"
@@ -54,12 +55,16 @@ type cardState struct {
 	User    string `json:"user"`
 }
 
-// step is one thing that happened; exactly one of its fields is set, besides Times.
+// step is one thing that happened; exactly one of its fields is set, besides Times, Class, Of and On.
 type step struct {
 	Submit   *fsm.Spec     `json:"submit"`
 	Times    int           `json:"times"`
 	Assign   *fsm.Assign   `json:"assign"`
 	Start    uint64        `json:"start"`
+	Ready    *fsm.Start    `json:"ready"` // a part of a gang; its token is its experiment's
+	Of       uint64        `json:"of"`
+	Finish   uint64        `json:"finish"` // the part on one node
+	On       string        `json:"on"`
 	End      uint64        `json:"end"`
 	Class    fsm.Class     `json:"class"`
 	Cancel   []uint64      `json:"cancel"`
@@ -139,8 +144,12 @@ func (st step) apply(t *testing.T, w *world) {
 	case st.Assign != nil:
 		w.do(st.Assign)
 	case st.Start != 0:
-		a := w.state.View().Attempt(w.state.View().Experiment(st.Start).Token)
-		w.do(&fsm.Start{Token: a.Token, Node: a.Node, BootID: "boot"})
+		w.start(w.current(st.Start))
+	case st.Ready != nil:
+		st.Ready.Token = w.current(st.Of).Token
+		w.do(st.Ready)
+	case st.Finish != 0:
+		w.do(&fsm.Finish{Token: w.current(st.Finish).Token, Node: st.On, Class: cmp.Or(st.Class, fsm.ClassCompleted)})
 	case st.End != 0:
 		w.end(st.End, st.Class)
 	case st.Cancel != nil:
@@ -223,7 +232,7 @@ func TestPlans(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(string(want), string(got)); diff != "" {
+			if diff := gocmp.Diff(string(want), string(got)); diff != "" {
 				t.Errorf("%s\n(-want +got)\n%s", s.Story, diff)
 			}
 		})

@@ -58,7 +58,10 @@ func drawSpec(t *rapid.T, w *world) fsm.Spec {
 		s.Device.Count = rapid.SampledFrom([]int{1, 1, 2, 3}).Draw(t, "count")
 		s.Device.Memory = uint64(rapid.SampledFrom([]int{0, 0, 10, 23, 40}).Draw(t, "memory")) * gib
 	}
-	if rapid.IntRange(0, 3).Draw(t, "named") == 0 {
+	if rapid.IntRange(0, 3).Draw(t, "gang") == 0 {
+		s.Device.Nodes = rapid.IntRange(1, 4).Draw(t, "machines")
+	}
+	if s.Device.Nodes < 2 && rapid.IntRange(0, 3).Draw(t, "named") == 0 {
 		s.Device.Node = rapid.SampledFrom([]string{"n0", "n1", "nowhere"}).Draw(t, "node")
 	}
 	if rapid.IntRange(0, 3).Draw(t, "where") == 0 {
@@ -73,9 +76,7 @@ func drawSpec(t *rapid.T, w *world) fsm.Spec {
 
 // carryOut applies a plan and ends one attempt.
 func (w *world) carryOut(t *rapid.T) {
-	for _, a := range sched.Make(w.input()).Assignments {
-		w.do(&fsm.Assign{Experiment: a.Experiment, Node: a.Node, GPUs: a.GPUs})
-	}
+	w.carry(sched.Make(w.input()).Assignments)
 	open := slices.Collect(w.state.View().Open(""))
 	if len(open) == 0 {
 		return
@@ -91,17 +92,45 @@ func TestEveryPlanIsAccepted(t *testing.T) {
 		in := w.input()
 		plan := sched.Make(in)
 		for _, a := range plan.Assignments {
-			if h := in.Health[a.Node]; h.Heard > 3*time.Second {
-				t.Fatalf("%+v goes to a machine not heard for %s", a, h.Heard)
+			for _, s := range slots(a) {
+				if h := in.Health[s.Node]; h.Heard > 3*time.Second {
+					t.Fatalf("%+v goes to a machine not heard for %s", a, h.Heard)
+				}
 			}
-			w.do(&fsm.Assign{Experiment: a.Experiment, Node: a.Node, GPUs: a.GPUs})
 		}
+		w.carry(plan.Assignments)
 		for _, c := range plan.Cancels {
 			w.do(&fsm.Cancel{Experiments: []uint64{c.Experiment}, Reason: c.Reason})
 		}
 		// Carried out, the plan is final: only a parent's cancel, made just now, may ask for more.
 		if again := sched.Make(w.input()); len(again.Assignments) != 0 {
 			t.Fatalf("the same moment gives %+v after %+v", again.Assignments, plan.Assignments)
+		}
+	})
+}
+
+// slots are all slots of an assignment, by rank.
+func slots(a sched.Assignment) []fsm.Slot {
+	return append([]fsm.Slot{{Node: a.Node, GPUs: a.GPUs}}, a.Others...)
+}
+
+// A gang gets as many machines as it asks for, all different and each with as many cards, or nothing.
+func TestGangsGetAllOrNone(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := drawWorld(t)
+		view := w.state.View()
+		for _, a := range sched.Make(w.input()).Assignments {
+			d := view.Spec(view.Experiment(a.Experiment)).Device
+			nodes := map[string]bool{}
+			for _, s := range slots(a) {
+				nodes[s.Node] = true
+				if d.Kind == fsm.DeviceGPU && len(s.GPUs) != d.Count || len(s.GPUs) != len(a.GPUs) {
+					t.Fatalf("%+v of %+v, want %+v", s, a, d)
+				}
+			}
+			if len(nodes) != max(1, d.Nodes) || len(nodes) != len(slots(a)) {
+				t.Fatalf("%+v, want %+v", a, d)
+			}
 		}
 	})
 }
@@ -156,8 +185,10 @@ func TestNoIdleCardIsWasted(t *testing.T) {
 		plan := sched.Make(in)
 		taken := map[string]bool{}
 		for _, a := range plan.Assignments {
-			for _, g := range a.GPUs {
-				taken[g] = true
+			for _, s := range slots(a) {
+				for _, g := range s.GPUs {
+					taken[g] = true
+				}
 			}
 		}
 		starts := started(plan)
@@ -168,18 +199,25 @@ func TestNoIdleCardIsWasted(t *testing.T) {
 				continue
 			}
 			if len(s.After) > 0 || s.MaxParallel > 0 || e.NotBefore.After(w.now) || e.AvoidNode != "" {
-				large = large || s.Device.Count > 1 // it may keep cards, if it is ready
+				large = large || isLarge(s) // it may keep cards, if it is ready
 				continue
 			}
+			var able []string
 			for n := range in.View.Nodes() {
-				if free := idleFor(w, n, s, taken); len(free) >= s.Device.Count && !large {
-					t.Fatalf("experiment %d (%+v) waits while %s has %v; plan %+v; %s", e.ID, s, n.Name, free, plan, sched.Reason(in, e.ID))
+				if free := idleFor(w, n, s, taken); len(free) >= s.Device.Count {
+					able = append(able, n.Name)
 				}
 			}
-			large = large || s.Device.Count > 1
+			if len(able) >= max(1, s.Device.Nodes) && !large {
+				t.Fatalf("experiment %d (%+v) waits while %v are free for it; plan %+v; %s", e.ID, s, able, plan, sched.Reason(in, e.ID))
+			}
+			large = large || isLarge(s)
 		}
 	})
 }
+
+// isLarge says whether an experiment that waits may keep what is free.
+func isLarge(s *fsm.Spec) bool { return s.Device.Count > 1 || s.Device.Nodes > 1 }
 
 func idleFor(w *world, n *fsm.Node, s *fsm.Spec, taken map[string]bool) []string {
 	h := w.health[n.ID]
@@ -205,7 +243,7 @@ func TestForeignCardsLast(t *testing.T) {
 		taken := map[string]bool{}
 		for _, a := range sched.Make(in).Assignments {
 			spec := in.View.Spec(in.View.Experiment(a.Experiment))
-			if len(a.GPUs) == 1 && isForeign(w, a) && spec.Device.Memory == 0 && spec.Where == nil && spec.Device.Node == "" &&
+			if len(a.GPUs) == 1 && len(a.Others) == 0 && isForeign(w, a) && spec.Device.Memory == 0 && spec.Where == nil && spec.Device.Node == "" &&
 				in.View.Experiment(a.Experiment).AvoidNode == "" {
 				for n := range in.View.Nodes() {
 					if free := idleFor(w, n, spec, taken); len(free) > 0 && !strings.Contains(reasonsText(in), "kept for") {
@@ -213,8 +251,10 @@ func TestForeignCardsLast(t *testing.T) {
 					}
 				}
 			}
-			for _, g := range a.GPUs {
-				taken[g] = true
+			for _, s := range slots(a) {
+				for _, g := range s.GPUs {
+					taken[g] = true
+				}
 			}
 		}
 	})

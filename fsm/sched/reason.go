@@ -46,7 +46,7 @@ func (p *pass) sentence(id uint64, ofNeed map[*need]said) string {
 	o := p.outcomes[id]
 	switch o.cause {
 	case starts:
-		return "starts on " + o.on.Name + " now"
+		return "starts on " + list(namesOf(o.on)) + " now"
 	case neverStarts:
 		return "will be cancelled: " + o.lost
 	case afterParents:
@@ -88,10 +88,22 @@ func (p *pass) notWaiting(e *fsm.Experiment) string {
 		return e.Message + "; waits until it is released"
 	case fsm.Running:
 		if a := p.view.Attempt(e.Token); a != nil {
-			return fmt.Sprintf("runs on %s, attempt %d", p.nameOf(a.Node), a.Number)
+			var names []string
+			for _, part := range a.Parts() {
+				names = append(names, p.nameOf(part.Node))
+			}
+			return fmt.Sprintf("runs on %s, attempt %d", list(names), a.Number)
 		}
 	}
 	return "is " + string(e.Status)
+}
+
+func namesOf(verdicts []verdict) []string {
+	names := make([]string, 0, len(verdicts))
+	for _, v := range verdicts {
+		names = append(names, v.Name)
+	}
+	return names
 }
 
 func (p *pass) nameOf(id string) string {
@@ -122,7 +134,7 @@ func (p *pass) noSlot(n *need) said {
 		return said{asks + "; the cluster has no machine", true}
 	case n.node != "" && n.nodeID == "":
 		return said{fmt.Sprintf("%s; there is no node %s", asks, n.node), true}
-	case len(fit) == 0:
+	case len(fit) < n.nodes:
 		return said{asks + "; " + unfitWords(n, verdicts), true}
 	}
 	return said{asks + "; " + n.nearness(fit), false}
@@ -130,8 +142,12 @@ func (p *pass) noSlot(n *need) said {
 
 // nearness says how near the machines that could serve a need are to it.
 func (n *need) nearness(fit []verdict) string {
-	best := nearest(n, fit)
-	if t := n.tally(*best); t.free > 0 && n.gpus > 1 {
+	near := nearest(n, fit)
+	if n.nodes > 1 {
+		return n.gangNearness(near)
+	}
+	best := near[0]
+	if t := n.tally(best); t.free > 0 && n.gpus > 1 {
 		return fmt.Sprintf("most free is %s with %d of %d%s", best.Name, t.free, t.total, t.why())
 	}
 	t, where := n.tally(fit...), "of "+best.Name
@@ -144,6 +160,18 @@ func (n *need) nearness(fit []verdict) string {
 	return fmt.Sprintf("none of %d %ss %s is free%s", t.total, n.slot(), where, t.why())
 }
 
+// gangNearness says how many of the machines have what a gang needs of each, and which is the next of the others.
+func (n *need) gangNearness(near []verdict) string {
+	able := slices.IndexFunc(near, func(v verdict) bool { return !v.enough(n) })
+	next := near[able]
+	t := n.tally(next)
+	where := fmt.Sprintf("%s with %d of %d%s", next.Name, t.free, t.total, t.why())
+	if able == 0 {
+		return fmt.Sprintf("none of %d machines has that now, most free is %s", len(near), where)
+	}
+	return fmt.Sprintf("%d of %d machines %s that now, next is %s", able, len(near), strings.TrimSpace(has(able)), where)
+}
+
 func (n *need) slot() string {
 	if n.gpus == 0 {
 		return "CPU slot"
@@ -151,37 +179,42 @@ func (n *need) slot() string {
 	return "GPU"
 }
 
-// nearest gives the machine with most to give, nil for none.
-func nearest(n *need, fit []verdict) *verdict {
-	var best *verdict
-	for i := range fit {
-		v := &fit[i]
-		if best == nil || len(v.give) > len(best.give) || n.gpus == 0 && v.freeSlots() > best.freeSlots() {
-			best = v
-		}
-	}
-	return best
-}
-
 // unfitWords says of each machine why it cannot take the need, a few by name.
 func unfitWords(n *need, verdicts []verdict) string {
 	var words []string
 	for _, v := range verdicts {
-		if n.nodeID == "" || v.ID == n.nodeID {
+		if v.unfit != "" && (n.nodeID == "" || v.ID == n.nodeID) {
 			words = append(words, v.Name+" "+v.unfit)
 		}
 	}
+	fit := len(verdicts) - len(words) // without a node asked for
 	if len(words) > maxNamed {
 		words = append(words[:maxNamed:maxNamed], fmt.Sprintf("and %d more cannot either", len(words)-maxNamed))
 	}
-	if n.nodeID != "" {
+	switch {
+	case n.nodeID != "":
 		return words[0]
+	case len(words) == 0:
+		return fmt.Sprintf("the cluster has %s", count(fit, "machine"))
+	case fit > 0:
+		return fmt.Sprintf("only %d of %s can give that: ", fit, count(len(verdicts), "machine")) + strings.Join(words, ", ")
 	}
 	return "no machine can take it: " + strings.Join(words, ", ")
 }
 
 // words says what a need asks for, such as "2 GPUs of one node with 20 GiB free each, where zone=b".
 func (n *need) words(p *pass) string {
+	s := n.slotWords(p)
+	if n.whereText != "" {
+		s += ", where " + n.whereText
+	}
+	return s
+}
+
+func (n *need) slotWords(p *pass) string {
+	if n.nodes > 1 {
+		return n.gangWords()
+	}
 	s := "a CPU slot"
 	switch {
 	case n.indexText != "":
@@ -203,8 +236,13 @@ func (n *need) words(p *pass) string {
 			s += " each"
 		}
 	}
-	if n.whereText != "" {
-		s += ", where " + n.whereText
+	return s
+}
+
+func (n *need) gangWords() string {
+	s := fmt.Sprintf("%d machines with %s each", n.nodes, count(max(1, n.gpus), "free "+n.slot()))
+	if n.memory > 0 {
+		s += ", with " + bytes(n.memory) + " free on each GPU"
 	}
 	return s
 }

@@ -1,6 +1,7 @@
 package sched_test
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -31,22 +32,20 @@ func TestLargeOneDoesNotStarve(t *testing.T) {
 	w.join(gpuNode("gpu1", 4, "RTX", 24*gib))
 	w.join(gpuNode("gpu2", 4, "RTX", 24*gib))
 	w.submit(gpus(1), 8)
-	run := func() {
-		for _, a := range sched.Make(w.input()).Assignments {
-			w.do(&fsm.Assign{Experiment: a.Experiment, Node: a.Node, GPUs: a.GPUs})
-		}
-	}
-	run()
+	w.carry(sched.Make(w.input()).Assignments)
 	large := w.submit(gpus(4), 1)[0]
 	w.submit(gpus(1), 200)
-	for round := range 60 {
-		if w.state.View().Experiment(large).Status == fsm.Running {
-			if round > 16 {
-				t.Errorf("it took %d ends of others", round)
-			}
-			return
+	if ends := w.endsUntil(large, 60); ends > 16 {
+		t.Errorf("it took %d ends of others", ends)
+	}
+}
+
+// endsUntil ends attempts, the one that has run longest first, until an experiment runs; most if it never does.
+func (w *world) endsUntil(id uint64, most int) int {
+	for ends := range most {
+		if w.state.View().Experiment(id).Status == fsm.Running {
+			return ends
 		}
-		// The attempt that has run longest ends, one at a time, as the two machines take turns.
 		var oldest *fsm.Attempt
 		for a := range w.state.View().Open("") {
 			if oldest == nil || a.Token.Less(oldest.Token) {
@@ -54,9 +53,51 @@ func TestLargeOneDoesNotStarve(t *testing.T) {
 			}
 		}
 		w.end(oldest.Experiment, fsm.ClassCompleted)
-		run()
+		w.carry(sched.Make(w.input()).Assignments)
 	}
-	t.Error("four cards were never kept together")
+	return most
+}
+
+// A gang waits while small ones come for ever, on cards or in CPU slots: what it needs on each machine is kept together.
+func TestGangDoesNotStarve(t *testing.T) {
+	for _, c := range []struct {
+		name         string
+		gang, others fsm.Spec
+		most         int
+	}{
+		{"two of four cards on each of three machines", gang(3, 2), gpus(1), 32},
+		{"one card of each of four machines", gang(4, 1), gpus(1), 32},
+		{"a CPU slot of each of four machines", gang(4, 0), fsm.Spec{Device: fsm.Device{Kind: fsm.DeviceCPU}}, 16},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			for i := range 4 {
+				w.join(gpuNode("gpu"+strconv.Itoa(i), 4, "RTX", 24*gib))
+			}
+			w.submit(c.others, 16)
+			w.carry(sched.Make(w.input()).Assignments)
+			id := w.submit(c.gang, 1)[0]
+			w.submit(c.others, 300)
+			if ends := w.endsUntil(id, 200); ends > c.most {
+				t.Errorf("it took %d ends of others", ends)
+			}
+		})
+	}
+}
+
+// A gang that one machine keeps waiting leaves the rest of the others' cards to small experiments.
+func TestGangKeepsNoMoreThanItNeeds(t *testing.T) {
+	w := newWorld(t)
+	for _, name := range []string{"gpu1", "gpu2"} {
+		w.join(gpuNode(name, 4, "RTX", 24*gib))
+	}
+	w.submit(gpus(4), 1)
+	w.do(&fsm.Assign{Experiment: 1, Node: "gpu1", GPUs: []string{"gpu1-0", "gpu1-1", "gpu1-2", "gpu1-3"}})
+	w.submit(gang(2, 1), 1)
+	w.submit(gpus(1), 4)
+	if p := sched.Make(w.input()); len(p.Assignments) != 3 {
+		t.Errorf("of 4 small ones %d start on the 4 cards of which a gang needs one: %+v", len(p.Assignments), p.Assignments)
+	}
 }
 
 func TestReasonOfUnknown(t *testing.T) {
@@ -109,9 +150,7 @@ func crowded(b fataler, waiting, batch int) *world {
 		w.join(gpuNode(name, 4, "RTX 4090", 24*gib))
 	}
 	w.submit(gpus(1), 32)
-	for _, a := range sched.Make(w.input()).Assignments {
-		w.do(&fsm.Assign{Experiment: a.Experiment, Node: a.Node, GPUs: a.GPUs})
-	}
+	w.carry(sched.Make(w.input()).Assignments)
 	for range waiting / batch {
 		w.submit(gpus(1), batch)
 	}

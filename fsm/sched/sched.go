@@ -71,11 +71,13 @@ type Input struct {
 	Limits Limits
 }
 
-// Assignment gives one experiment its slot.
+// Assignment gives one experiment its slot, or all its slots.
 type Assignment struct {
 	Experiment uint64   `json:"experiment"`
 	Node       string   `json:"node"`           // ID
 	GPUs       []string `json:"gpus,omitempty"` // UUIDs; none means a CPU slot
+	// Others are the slots of the further ranks of a gang; Node and GPUs are rank 0's.
+	Others []fsm.Slot `json:"others,omitempty"`
 }
 
 // Cancel ends an experiment that can never start, because one it should start after did not complete.
@@ -84,10 +86,12 @@ type Cancel struct {
 	Reason     string `json:"reason"`
 }
 
-// Withdrawal takes back an attempt that its machine was given, has not started, and is too silent to start.
+// Withdrawal takes back an attempt that is not started, because a machine that was given it is too silent to start it.
 type Withdrawal struct {
-	Token  fsm.Token `json:"token"`
-	Reason string    `json:"reason"`
+	Token fsm.Token `json:"token"`
+	// Node is the silent machine of a gang; empty for an attempt on one machine.
+	Node   string `json:"node,omitempty"`
+	Reason string `json:"reason"`
 }
 
 // Plan is what to do now. Assignments stand in the order of the queue.

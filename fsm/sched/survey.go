@@ -32,9 +32,17 @@ type card struct {
 	free, total uint64 // bytes
 	foreignUser string
 	heldBy      uint64 // experiment, 0 for none; also one of this plan
-	keptBy      *need  // what the first waiting multi-GPU experiment keeps it for
-	keptFor     uint64 // that experiment
+	keep               // for the first waiting experiment that needs several at once
 }
+
+// keep says for whom something is withheld from all others.
+type keep struct {
+	keptBy  *need  // nil for nobody
+	keptFor uint64 // experiment
+}
+
+// from says whether it is withheld from a need.
+func (k keep) from(n *need) bool { return k.keptBy != nil && k.keptBy != n }
 
 // machine is one member with its cards in the order of their indexes.
 type machine struct {
@@ -45,6 +53,7 @@ type machine struct {
 	cpu    float64
 	cards  []*card
 	onCPU  []uint64 // experiments in its CPU slots
+	slot   keep     // one of its CPU slots
 }
 
 func (m *machine) freeSlots() int { return max(0, m.CPUSlots-len(m.onCPU)) }
@@ -71,11 +80,16 @@ func newSurvey(in Input) *survey {
 		if e := in.View.Experiment(a.Experiment); e != nil {
 			s.open[e.Batch] = append(s.open[e.Batch], e.ID)
 		}
-		for _, uuid := range a.GPUs {
-			holders[uuid] = a.Experiment
-		}
-		if len(a.GPUs) == 0 {
-			slots[a.Node] = append(slots[a.Node], a.Experiment)
+		for _, p := range a.Parts() {
+			if !p.Open() {
+				continue
+			}
+			for _, uuid := range p.GPUs {
+				holders[uuid] = a.Experiment
+			}
+			if len(p.GPUs) == 0 {
+				slots[p.Node] = append(slots[p.Node], a.Experiment)
+			}
 		}
 	}
 	for n := range in.View.Nodes() {

@@ -24,7 +24,11 @@ func (n *need) tally(verdicts ...verdict) *tally {
 		t.machines++
 		if n.gpus == 0 {
 			t.total += v.CPUSlots
-			t.free += v.freeSlots()
+			t.free += v.slots(n)
+			if v.slot.from(n) && v.freeSlots() > 0 {
+				t.kept++
+				t.keptFor = append(t.keptFor, v.slot.keptFor)
+			}
 			t.held += min(len(v.onCPU), v.CPUSlots)
 			t.heldBy = append(t.heldBy, v.onCPU...)
 		}

@@ -2,6 +2,7 @@ package sched
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/deveronica/cvlab/fsm"
 )
@@ -51,7 +52,7 @@ func (p *pass) explain(e *fsm.Experiment, o outcome, x *Explanation) {
 	verdicts := p.judgeAll(n)
 	for _, v := range verdicts {
 		line := NodeReason{Node: v.ID, Name: v.Name, Sentence: n.line(v)}
-		if o.cause == starts && v.machine == o.on {
+		if o.cause == starts && slices.ContainsFunc(o.on, func(on verdict) bool { return on.machine == v.machine }) {
 			line.Sentence = "takes it now"
 		}
 		x.Nodes = append(x.Nodes, line)
@@ -85,11 +86,16 @@ func (p *pass) missing(n *need, verdicts []verdict) ([]uint64, string) {
 			fit = append(fit, v)
 		}
 	}
-	best := nearest(n, fit)
-	if best == nil {
+	switch {
+	case len(fit) == 0 && n.nodes == 1:
 		return nil, fmt.Sprintf("a machine in service that can give %s, or asking for less", n.words(p))
+	case len(fit) < n.nodes:
+		return nil, fmt.Sprintf("%s in service that can give as much, or asking for less", count(n.nodes-len(fit), "more machine"))
+	case n.nodes > 1:
+		return n.missingOfGang(fit)
 	}
-	all, one := n.tally(fit...), n.tally(*best)
+	best := nearest(n, fit)[0]
+	all, one := n.tally(fit...), n.tally(best)
 	blocking := distinct(append(all.heldBy, all.keptFor...))
 	more := max(1, n.gpus-one.free)
 	if n.gpus <= 1 || len(fit) == 1 {
@@ -100,6 +106,24 @@ func (p *pass) missing(n *need, verdicts []verdict) ([]uint64, string) {
 		what += " of " + best.Name
 	}
 	return blocking, what + whenEnded(distinct(append(one.heldBy, one.keptFor...)), more)
+}
+
+// missingOfGang says it of the machines that are nearest to giving a gang what it needs of each.
+func (n *need) missingOfGang(fit []verdict) ([]uint64, string) {
+	var what []string
+	var holders []uint64
+	more := 0
+	for _, v := range nearest(n, fit)[:n.nodes] {
+		if v.enough(n) {
+			continue
+		}
+		t, lack := n.tally(v), max(1, n.gpus)-v.has(n)
+		what = append(what, fmt.Sprintf("%d more free %s of %s", lack, plural(lack, n.slot()), v.Name))
+		holders = append(holders, append(t.heldBy, t.keptFor...)...)
+		more += lack
+	}
+	holders = distinct(holders)
+	return holders, list(what) + whenEnded(holders, more)
 }
 
 // whenEnded names the experiments whose end would free that many more slots.

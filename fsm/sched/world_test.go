@@ -93,11 +93,39 @@ func (w *world) submit(spec fsm.Spec, times int) []uint64 {
 // end starts, if need be, and finishes the newest attempt of an experiment.
 func (w *world) end(id uint64, class fsm.Class) {
 	w.t.Helper()
-	a := w.state.View().Attempt(w.state.View().Experiment(id).Token)
-	if a.State == fsm.AttemptAssigned {
-		w.do(&fsm.Start{Token: a.Token, Node: a.Node, BootID: "boot"})
+	a := w.current(id)
+	w.start(a)
+	for _, p := range a.Parts() {
+		w.do(&fsm.Finish{Token: a.Token, Node: p.Node, Class: class})
 	}
-	w.do(&fsm.Finish{Token: a.Token, Node: a.Node, Class: class})
+}
+
+// current is the newest attempt of an experiment.
+func (w *world) current(id uint64) *fsm.Attempt {
+	return w.state.View().Attempt(w.state.View().Experiment(id).Token)
+}
+
+// start makes all parts ready that are not.
+func (w *world) start(a *fsm.Attempt) {
+	w.t.Helper()
+	for rank, p := range a.Parts() {
+		if p.State() != fsm.AttemptAssigned {
+			continue
+		}
+		c := &fsm.Start{Token: a.Token, Node: p.Node, BootID: "boot"}
+		if rank == 0 && len(a.Gang) > 0 {
+			c.Port = 29500
+		}
+		w.do(c)
+	}
+}
+
+// carry proposes assignments, as the leader does.
+func (w *world) carry(assignments []sched.Assignment) {
+	w.t.Helper()
+	for _, a := range assignments {
+		w.do(&fsm.Assign{Experiment: a.Experiment, Node: a.Node, GPUs: a.GPUs, Others: a.Others})
+	}
 }
 
 // card changes how one card of a node feels.
@@ -123,6 +151,16 @@ func gpuNode(name string, gpus int, model string, memory uint64) fsm.Node {
 }
 
 func gpus(n int) fsm.Spec { return fsm.Spec{Device: fsm.Device{Kind: fsm.DeviceGPU, Count: n}} }
+
+// gang asks for so many GPUs of each of so many nodes; 0 GPUs are CPU slots.
+func gang(nodes, perNode int) fsm.Spec {
+	s := gpus(perNode)
+	s.Device.Nodes = nodes
+	if perNode == 0 {
+		s.Device.Kind = fsm.DeviceCPU
+	}
+	return s
+}
 
 func prettyJSON(t *testing.T, v any) []byte {
 	t.Helper()

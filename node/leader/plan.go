@@ -95,14 +95,14 @@ func (l *Leader) commands(v fsm.View, p sched.Plan) []fsm.Command {
 	var list []fsm.Command
 	for _, a := range p.Assignments {
 		list = append(list, &fsm.Assign{
-			Experiment: a.Experiment, Node: a.Node, GPUs: a.GPUs, Lease: l.lease(v, a.Experiment),
+			Experiment: a.Experiment, Node: a.Node, GPUs: a.GPUs, Others: a.Others, Lease: l.lease(v, a.Experiment),
 		})
 	}
 	for _, c := range p.Cancels {
 		list = append(list, &fsm.Cancel{Experiments: []uint64{c.Experiment}, Reason: c.Reason})
 	}
 	for _, w := range p.Withdrawals {
-		list = append(list, &fsm.Withdraw{Token: w.Token, Reason: w.Reason})
+		list = append(list, &fsm.Withdraw{Token: w.Token, Reason: w.Reason, Node: w.Node})
 	}
 	return list
 }
