@@ -21,6 +21,8 @@ type block struct {
 	gpusAt   *value
 	memory   uint64
 	memoryAt *value
+	nodes    int
+	nodesAt  *value
 	where    map[string]string
 	priority fsm.Priority
 	limit    time.Duration
@@ -47,7 +49,7 @@ func blockKeys() map[string]blockReader {
 		"command":         {readCommand, "write a line for the shell, or a list of words to run without one"},
 		"gpus":            {readGPUs, fmt.Sprintf("write a number from 0 (a CPU slot) to %d", MaxGPUs)},
 		"gpu_memory":      {readMemory, "write a size such as 20GiB"},
-		"nodes":           {readNodes, "ask for at most one node's GPUs with gpus"},
+		"nodes":           {readNodes, fmt.Sprintf("write a number of machines from 1 to %d", fsm.MaxGang)},
 		"where":           {func(b *block, v *value) (err error) { b.where, err = readWhere(v); return err }, `write labels, such as {zone: b, gpu: "RTX 4090"}`},
 		"priority":        {readPriority, "write low, normal, high or urgent"},
 		"time_limit":      {readTimeLimit, "write a duration such as 12h, 90m or 1d12h, or seconds as a number"},
@@ -189,15 +191,10 @@ func readMemory(b *block, v *value) (err error) {
 	return err
 }
 
-func readNodes(_ *block, v *value) error {
-	n, err := v.whole(1, 1<<20)
-	if err != nil {
-		return err
-	}
-	if n > 1 {
-		return fmt.Errorf("gangs over several machines are not supported yet; ask for at most one node's GPUs")
-	}
-	return nil
+func readNodes(b *block, v *value) (err error) {
+	b.nodes, err = v.whole(1, fsm.MaxGang)
+	b.nodesAt = v
+	return err
 }
 
 func readPriority(b *block, v *value) (err error) {

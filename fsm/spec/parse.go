@@ -290,12 +290,13 @@ func (m *maker) device(b *block) {
 	}
 	w = asked.over(w)
 	m.spec.Device = w.device(b.memory)
+	m.gang(b)
 	if w.cpu && b.memory > 0 {
 		m.warn(at(b.memoryAt.place(), Problem{Key: "cvlab.gpu_memory", Message: "a CPU slot has no GPU memory; this is ignored"}))
 	}
 	if m.spec.Launcher == "" {
 		m.spec.Launcher = "none"
-		if m.spec.NeedsKit() && m.spec.Device.Count > 1 {
+		if m.spec.NeedsKit() && (m.spec.Device.Count > 1 || m.spec.Device.Nodes > 1) {
 			m.spec.Launcher = "torchrun"
 		}
 	}

@@ -78,7 +78,11 @@ func TestDevice(t *testing.T) {
 		{name: "cpu index", text: "device: cpu:0", refused: "not a device"},
 		{name: "cuda word", text: "device: cuda:x", refused: "not a device"},
 		{name: "two gpus words", text: "device: 2 gpus", refused: "not a device"},
-		{name: "gang", text: "cvlab: {nodes: 2}", refused: "gangs over several machines are not supported yet"},
+		{name: "gang", text: "cvlab: {nodes: 2}", refused: "line 1, column 16: cvlab.nodes: gangs over several machines are not supported yet"},
+		{name: "gang of one", text: "cvlab: {gpus: 2, nodes: 1}", want: gpus(2)},
+		{name: "gang on one node", text: "device: box\ncvlab: {nodes: 2}", refused: "line 2, column 16: cvlab.nodes: it asks for 2 machines, but device names one, box (remove one of the two"},
+		{name: "gang on GPUs of one node", text: "device: box:[0, 1]\ncvlab: {nodes: 2}", refused: "it asks for 2 machines"},
+		{name: "request puts a gang on one node", text: "cvlab: {nodes: 3}", o: spec.Options{Device: "box"}, refused: "line 1, column 16: cvlab.nodes: it asks for 3 machines, but device names one, box"},
 		{name: "many gpus", text: "cvlab: {gpus: 129}", refused: "not from 0 to 128"},
 		{name: "gpus not a number", text: "cvlab: {gpus: .nan}", refused: "not a whole number"},
 		{name: "gpus 2^63", text: "cvlab: {gpus: 9223372036854775808}", refused: "not a whole number"},
@@ -196,6 +200,10 @@ func TestBlock(t *testing.T) {
 		{"sweep", "1", nil, nil},
 		{"nodes", "1", func(s *fsm.Spec) any { return s.Device.Kind }, fsm.DeviceAuto},
 		{"nodes", "0", nil, nil},
+		{"nodes", "65", nil, nil},
+		{"nodes", "1.5", nil, nil},
+		{"nodes", "[2]", nil, nil},
+		{"nodes", "a", nil, nil},
 	} {
 		t.Run(fmt.Sprintf("%s=%s", c.key, c.value), func(t *testing.T) {
 			made, err := spec.Parse(fmt.Sprintf("lr: [1, 2]\ncvlab:\n  %s: %s\n", c.key, c.value), spec.Options{})
