@@ -131,8 +131,8 @@ type Attempt struct {
 	Gang []Part `json:"gang,omitempty"`
 	// Port is the TCP port of rank 0's node at which a gang meets, known once rank 0 is ready.
 	Port int `json:"port,omitempty"`
-	// StoppedBy is the node on whose account a gang is stopped: the first whose part ended other than completed, or the one
-	// that is drained. Empty while all of it goes on.
+	// StoppedBy is the node on whose account a gang is stopped: whose part failed, or which is drained. Empty while all of it
+	// goes on.
 	StoppedBy string `json:"stopped_by,omitempty"`
 	// Lease is how long it may go on without a word from the cluster before it is frozen; 0 holds for ever.
 	Lease  Duration `json:"lease,omitempty"`

@@ -84,7 +84,7 @@ func (e *Experiment) Stop(a *Attempt) (why string, as Class) {
 	case a.Preempting != "":
 		return a.Preempting, ClassPreempted
 	case a.StoppedBy != "":
-		return a.broken(), ClassPreempted
+		return a.broken(), ClassCancelled
 	}
 	return "", ""
 }
@@ -116,8 +116,7 @@ type ending struct {
 	message string
 }
 
-// outcome is how a gang has ended all of whose parts have. What came first counts, since the rest follows from it: the
-// order to stop, or the first part that failed.
+// outcome is how a gang has ended all of whose parts have: as the part that is blamed, or as it was ordered to.
 func (a *Attempt) outcome() ending {
 	p := a.blamed()
 	switch failed := func(p Part) bool { return p.Class != ClassCompleted }; {
@@ -138,11 +137,11 @@ func (t *tx) closePart(a *Attempt, node string, how ending) {
 		return
 	}
 	t.endPart(a.On(node), how)
-	if a.StoppedBy == "" && how.class != ClassCompleted {
+	if a.blames(how.class) {
 		a.StoppedBy = node
 	}
 	if a.State == AttemptAssigned {
-		t.endParts(a, ending{class: ClassPreempted, message: a.broken()})
+		t.endParts(a, ending{class: ClassCancelled, message: a.broken()})
 	}
 	if slices.ContainsFunc(a.Gang, func(p Part) bool { return p.Open() }) {
 		t.put(tableAttempts, a)
@@ -152,6 +151,19 @@ func (t *tx) closePart(a *Attempt, node string, how ending) {
 	all := a.outcome()
 	a.ExitCode = all.exit
 	t.closeAttempt(a, all.class, all.message)
+}
+
+// blames says whether a part that ends so decides how its gang ends: the first that fails does, unless it was ordered to
+// stop before. A machine or card that fails is never the consequence of a part that crashed elsewhere, but such a crash is
+// mostly the consequence of it and reported long before; so infrastructure is blamed even later.
+func (a *Attempt) blames(class Class) bool {
+	switch {
+	case class == ClassCompleted || a.Preempting != "":
+		return false
+	case a.StoppedBy == "":
+		return true
+	}
+	return class.Infrastructure() && !a.On(a.StoppedBy).Class.Infrastructure()
 }
 
 // endPart ends an open part of a gang and frees what it held.

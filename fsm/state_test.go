@@ -55,8 +55,16 @@ func TestChangedWakes(t *testing.T) {
 // A reader's view stays as it was, down to the records, whatever is applied meanwhile.
 func TestViewNeverChanges(t *testing.T) {
 	l := livedInLab(t)
+	gang := sweep(1)
+	gang.Device.Nodes = 2
+	id := l.ok(&fsm.Submit{Spec: gang}).Experiments[0]
+	token := l.ok(&fsm.Assign{Experiment: id, Node: "d", Others: []fsm.Slot{{Node: "c"}}}).Token
 	view := l.state.View()
 	before, words := view.Digest(), show(view)
+	l.ok(&fsm.Start{Token: token, Node: "d", BootID: "boot", Port: 29500})
+	l.ok(&fsm.Start{Token: token, Node: "c", BootID: "boot"})
+	l.ok(&fsm.Drain{Node: "d", On: true, Now: true})
+	l.ok(&fsm.Finish{Token: token, Node: "d", Class: fsm.ClassPreempted})
 	l.run(3, "a", "a-1")
 	l.ok(&fsm.Annotate{Experiments: []uint64{1, 2, 3, 4, 5}, Name: ptr("new"), Tags: ptr([]string{"new"})})
 	l.ok(&fsm.Retry{Experiments: []uint64{4}})

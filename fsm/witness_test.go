@@ -144,6 +144,13 @@ func (w *witness) command(v fsm.View, e fsm.Entry, r fsm.Result) {
 				w.ended[id] = *v.Experiment(id)
 			}
 		}
+	case *fsm.Update:
+		// Else a gang would start with a part that has gone, and nobody would launch it.
+		for a := range v.Open(c.Node.ID) {
+			if p := a.On(c.Node.ID); c.Node.BootID != "" && p.BootID != "" && p.BootID != c.Node.BootID {
+				w.failf("R7: %+v was accepted, and this is open: %+v", c, a)
+			}
+		}
 	case *fsm.Remove:
 		w.removed[c.Node] = true
 	}
