@@ -265,6 +265,7 @@ func (w *witness) experiment(v fsm.View, e *fsm.Experiment, holders map[string]f
 		if a.Open() {
 			open++
 			w.open(v, a, holders)
+			w.stops(e, a)
 		}
 		w.attempt(a)
 		last = a
@@ -342,6 +343,15 @@ func (w *witness) open(v fsm.View, a *fsm.Attempt, holders map[string]fsm.Token)
 				holders[uuid] = a.Token
 			}
 		}
+	}
+}
+
+// stops says that the rest of a gang of which a part has failed is to stop, as what is cancelled or preempted; nothing else is.
+func (w *witness) stops(e *fsm.Experiment, a *fsm.Attempt) {
+	failed := slices.ContainsFunc(a.Parts(), func(p fsm.Part) bool { return !p.Open() && p.Class != fsm.ClassCompleted })
+	why, as := e.Stop(a)
+	if want := failed || e.Cancelling || a.Preempting != ""; want != (why != "") || want != as.Valid() {
+		w.failf("to be stopped as %q because %q, a part failed: %t, of %+v", as, why, failed, a)
 	}
 }
 
