@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+
+	"github.com/deveronica/cvlab/cluster/mesh"
 )
 
 // fileFormat is the version of cluster.json; it grows only when an older program could misread it.
@@ -39,6 +41,7 @@ type peer struct {
 // clusterFile is what a node must know of its cluster before it has a replica. It holds the gossip key: mode 0600.
 type clusterFile struct {
 	Format     int      `json:"format"`
+	Node       string   `json:"node,omitempty"` // ID of the node it belongs to
 	Phase      string   `json:"phase"`
 	ID         string   `json:"id"`
 	Name       string   `json:"name"`
@@ -47,11 +50,13 @@ type clusterFile struct {
 	Peers      []peer   `json:"peers,omitempty"`
 }
 
-// ErrDamaged marks a cluster.json or raft directory that this program cannot go on from.
-var ErrDamaged = errors.New("this node's knowledge of its cluster is damaged")
-
+// decodeClusterFile reads cluster.json: one JSON value, and since there are checksums its own.
 func decodeClusterFile(data []byte) (clusterFile, error) {
 	var f clusterFile
+	data, _, err := mesh.Unseal(data)
+	if err != nil {
+		return clusterFile{}, err
+	}
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&f); err != nil {
@@ -115,8 +120,7 @@ func openFile(dir string) (*fileStore, error) {
 		return nil, fmt.Errorf("read cluster file: %w", err)
 	}
 	if s.now, err = decodeClusterFile(data); err != nil {
-		return nil, fmt.Errorf("%w: %s: %w; put a backup of the file back, or delete the data directory and join again as a new node",
-			ErrDamaged, s.path, err)
+		return nil, damage(s.path, "", err)
 	}
 	return s, nil
 }
@@ -142,7 +146,7 @@ func (s *fileStore) update(change func(*clusterFile)) error {
 	if err != nil {
 		return fmt.Errorf("write cluster file: %w", err)
 	}
-	if err := replaceFile(s.path, append(data, '\n')); err != nil {
+	if err := replaceFile(s.path, mesh.Seal(append(data, '\n'))); err != nil {
 		return fmt.Errorf("write cluster file: %w", err)
 	}
 	s.now = next

@@ -21,7 +21,7 @@ import (
 type consensus struct {
 	*raft.Raft
 	id    string
-	store *raftboltdb.BoltStore
+	store *durable
 	trans *transport
 	wire  *wire
 	// terms tells of every gain and loss of leadership, in order. Raft blocks when nobody reads it.
@@ -38,11 +38,14 @@ type raftOptions struct {
 	dir       string
 	id        string
 	bootstrap bool // found a cluster of this server alone, unless the directory holds one
-	fsm       raft.FSM
-	wire      *wire
-	trans     *transport
-	tuning    Tuning
-	log       *slog.Logger
+	member    bool // others count on the log, so it must be there
+	// damaged is told when something damaged is read while raft runs.
+	damaged func(error)
+	fsm     raft.FSM
+	wire    *wire
+	trans   *transport
+	tuning  Tuning
+	log     *slog.Logger
 }
 
 func (o raftOptions) config(terms chan bool) *raft.Config {
@@ -71,32 +74,27 @@ func openConsensus(o raftOptions) (_ *consensus, err error) {
 	if err := os.MkdirAll(o.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open consensus log: %w", err)
 	}
-	store, err := openStore(filepath.Join(o.dir, "raft.db"))
+	d, err := openDurable(o)
 	if err != nil {
 		return nil, err
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, store.Close())
+			err = errors.Join(err, d.close())
 		}
 	}()
-	// Three snapshots: the older ones and the trailing log stand in for a corrupt newest one.
-	snaps, err := raft.NewFileSnapshotStoreWithLogger(o.dir, 3, newRaftLog(o.log))
-	if err != nil {
-		return nil, fmt.Errorf("open snapshots: %w", err)
-	}
 	terms := make(chan bool, 16)
 	config := o.config(terms)
 	if o.bootstrap {
-		if err := bootstrap(config, store, snaps, o); err != nil {
+		if err := bootstrap(config, d.store, d.snaps, o); err != nil {
 			return nil, err
 		}
 	}
-	server, err := raft.NewRaft(config, o.fsm, store, store, snaps, o.trans)
+	server, err := startRaft(config, o.fsm, d, o.dir, o.trans)
 	if err != nil {
-		return nil, fmt.Errorf("start consensus: %w", err)
+		return nil, err
 	}
-	c := &consensus{Raft: server, id: o.id, store: store, trans: o.trans, wire: o.wire, terms: terms,
+	c := &consensus{Raft: server, id: o.id, store: d, trans: o.trans, wire: o.wire, terms: terms,
 		leaders: make(chan raft.Observation, 16), closed: make(chan struct{})}
 	c.observer = raft.NewObserver(c.leaders, false, func(o *raft.Observation) bool {
 		_, ok := o.Data.(raft.LeaderObservation)
@@ -125,7 +123,7 @@ func openStore(path string) (*raftboltdb.BoltStore, error) {
 	return store, nil
 }
 
-func bootstrap(config *raft.Config, store *raftboltdb.BoltStore, snaps raft.SnapshotStore, o raftOptions) error {
+func bootstrap(config *raft.Config, store logStore, snaps raft.SnapshotStore, o raftOptions) error {
 	exists, err := raft.HasExistingState(store, store, snaps)
 	if err != nil {
 		return fmt.Errorf("found cluster: %w", err)
@@ -251,10 +249,13 @@ func (c *consensus) close() error {
 	stopped := c.Shutdown()
 	// Replication may wait up to Tuning.RPC for a peer that is gone; without its connections it ends at once.
 	wireErr := c.trans.Close()
-	raftErr := stopped.Error()
+	var raftErr error
+	if !c.store.store.isDead() { // else raft waits for what will never be read
+		raftErr = stopped.Error()
+	}
 	close(c.closed)
 	c.trans.CloseStreams()
-	if err := errors.Join(wireErr, raftErr, c.store.Close()); err != nil {
+	if err := errors.Join(wireErr, raftErr, c.store.close()); err != nil {
 		return fmt.Errorf("close consensus: %w", err)
 	}
 	return nil

@@ -77,6 +77,9 @@ func Open(ctx context.Context, o Options) (_ *Seat, err error) {
 	if s.file, err = openFile(o.Dir); err != nil {
 		return nil, err
 	}
+	if err = s.checkOwner(); err != nil {
+		return nil, err
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
@@ -132,9 +135,7 @@ func (s *Seat) resume(f clusterFile) error {
 		return fmt.Errorf("look for consensus log: %w", err)
 	}
 	if f.Phase == phaseMember && !have {
-		return fmt.Errorf("%w: %s says that this node is a member of cluster %q, but %s is gone; "+
-			"it must not take part under its old ID: put the directory back, or delete the whole data directory and join again as a new node",
-			ErrDamaged, s.file.path, f.Name, s.raftDir())
+		return advised(damage(filepath.Join(s.raftDir(), "raft.db"), "", errors.New("it is gone")), f, s.id)
 	}
 	return nil
 }
@@ -146,13 +147,14 @@ func (s *Seat) openRaft() error {
 	trans := newTransport(w, s.meshAddress, s.o.Tuning.RPC, s.log)
 	c, err := openConsensus(raftOptions{
 		dir: s.raftDir(), id: s.id, bootstrap: s.file.get().Phase == phaseFounding,
+		member: s.file.get().Phase == phaseMember, damaged: s.fellDamaged,
 		fsm: s.replica, wire: w, trans: trans, tuning: s.o.Tuning, log: s.log,
 	})
 	if err != nil {
-		return errors.Join(err, trans.Close())
+		return errors.Join(advised(err, s.file.get(), s.id), trans.Close())
 	}
 	s.raft = c
-	return s.file.update(func(f *clusterFile) { f.Phase = phaseMember })
+	return s.file.update(func(f *clusterFile) { f.Phase, f.Node = phaseMember, s.id })
 }
 
 // Run takes part in the cluster until ctx ends, then hands over leadership (2 s at most), says good-bye to gossip and
@@ -176,6 +178,7 @@ func (s *Seat) Run(ctx context.Context) error {
 		s.servePeers(protocolJoin, s.serveJoin),
 		s.servePeers(protocolPulse, servePulse),
 		s.keepPulse, s.keepTogether, s.beacons, s.announceSelf, s.standAlone,
+		s.watchFiles,
 		func(ctx context.Context) error { return s.Lead(ctx, s.ownTerm) },
 	} {
 		group.Go(func() error { return run(loops) })

@@ -72,7 +72,7 @@ func TestALostLogIsNotBootstrappedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	err := m.tryStart(found("lab"))
-	if !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "join again as a new node") {
+	if !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "cvlab recover") {
 		t.Fatalf("open gave %v, want ErrDamaged with advice", err)
 	}
 }
@@ -85,7 +85,7 @@ func TestADamagedClusterFileIsRefusedWithAdvice(t *testing.T) {
 		t.Fatal(err)
 	}
 	err := m.tryStart(found("lab"))
-	if !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "backup") {
+	if !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "--as-new") {
 		t.Fatalf("open gave %v, want ErrDamaged with advice", err)
 	}
 }
