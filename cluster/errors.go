@@ -19,7 +19,9 @@ var (
 	// again does not help.
 	ErrNotUnderstood = errors.New("the leader does not understand this change; bring all machines to the same version of cvlab")
 	// ErrRemoved ends Run on a node that was removed from the cluster.
-	ErrRemoved = errors.New("this node was removed from its cluster; delete its data directory to join as a new node")
+	ErrRemoved = errors.New("this node was removed from its cluster; to join as a new node: cvlab join PEER --as-new")
+	// ErrOutdated ends Run on a node whose cluster was recovered without it.
+	ErrOutdated = errors.New("the cluster was recovered without this node, whose part of it ended there; to join as a new node: cvlab join PEER --as-new")
 	// ErrNoCluster: the directory holds no cluster, and neither founding nor joining was asked for.
 	ErrNoCluster = errors.New("this node is in no cluster yet; found one with: cvlab up, or join one with: cvlab join PEER")
 	// ErrNotAdmitted: the peer did not let this node in. The text says why and what to do.

@@ -40,6 +40,8 @@ const (
 	joinOK      = "ok"
 	joinRefused = "refused"
 	joinRemoved = "removed"
+	// joinOutdated: the asker missed a recovery of the cluster.
+	joinOutdated = "outdated"
 )
 
 type joinAnswer struct {
@@ -52,6 +54,9 @@ type joinAnswer struct {
 	Epoch      uint64   `json:"epoch,omitempty"`
 	GossipKeys [][]byte `json:"gossip_keys,omitempty"`
 	Peers      []peer   `json:"peers,omitempty"`
+	// Log answers opStatus, Instance opWho.
+	Log      *logState `json:"log,omitempty"`
+	Instance string    `json:"instance,omitempty"`
 }
 
 const badToken = "the join token is not accepted: it is mistyped, was revoked, or belongs to another cluster; " +
@@ -164,7 +169,11 @@ func (s *Seat) serveJoin(ctx context.Context, conn net.Conn) {
 func (s *Seat) answerJoin(ctx context.Context, caller *mesh.Conn, r joinRequest) joinAnswer {
 	if n := s.replica.state.View().Node(caller.PeerID()); n != nil && n.Removed {
 		return joinAnswer{Status: joinRemoved, Error: fmt.Sprintf(
-			"node %s was removed from this cluster; delete its data directory to join as a new node", n.Name)}
+			"node %s was removed from this cluster; to come back as a new node, run there: cvlab join PEER --as-new", n.Name)}
+	}
+	_, epoch := caller.PeerCluster()
+	if own := s.file.get().Epoch; r.Op != opJoin && epoch != 0 && epoch < own {
+		return joinAnswer{Status: joinOutdated, Epoch: own, Error: fmt.Sprintf("the cluster was recovered without this node (epoch %d)", own)}
 	}
 	switch r.Op {
 	case opJoin:
@@ -174,6 +183,11 @@ func (s *Seat) answerJoin(ctx context.Context, caller *mesh.Conn, r joinRequest)
 			return joinAnswer{Status: joinRefused, Error: "not a member"}
 		}
 		return s.admitted(nil)
+	case opStatus:
+		if !s.o.Roster.IsMember(caller.PeerID()) {
+			return joinAnswer{Status: joinRefused, Error: "not a member"}
+		}
+		return joinAnswer{Status: joinOK, Epoch: s.file.get().Epoch, Log: s.logState()}
 	}
 	return joinAnswer{Status: joinRefused, Error: "the machines run versions that do not fit; bring both to the same version of cvlab"}
 }

@@ -114,7 +114,12 @@ func (s *Seat) refresh(ctx context.Context) error {
 		switch a.Status {
 		case joinRemoved:
 			return ErrRemoved
+		case joinOutdated:
+			return ErrOutdated
 		case joinOK:
+			if a.Epoch < s.file.get().Epoch {
+				continue // it is the one that missed the recovery
+			}
 			if news := without(a.Peers, s.id); !slices.Equal(news, s.file.get().Peers) {
 				s.learnPeers(news)
 			}

@@ -95,6 +95,9 @@ func Open(ctx context.Context, o Options) (_ *Seat, err error) {
 	if err = s.openRaft(); err != nil {
 		return nil, err
 	}
+	if err = s.catchEpoch(); err != nil {
+		return nil, err
+	}
 	o.Roster.join(s.replica.state, s.raft.servers)
 	if err = s.openGossip(); err != nil {
 		return nil, err
