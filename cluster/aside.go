@@ -60,3 +60,15 @@ func (a *Aside) Drop() error {
 	}
 	return nil
 }
+
+// RestoreAside brings back a cluster that was being put aside when the node was killed. Call it before the node opens.
+func RestoreAside(dataDir string) error {
+	aside, err := exists(filepath.Join(dataDir, asideDir, "cluster.json"))
+	if err != nil || !aside {
+		return err
+	}
+	if joined, err := exists(filepath.Join(dataDir, "cluster.json")); err != nil || joined {
+		return err
+	}
+	return (&Aside{dir: dataDir}).Restore()
+}

@@ -42,6 +42,7 @@ type peer struct {
 type clusterFile struct {
 	Format     int      `json:"format"`
 	Node       string   `json:"node,omitempty"` // ID of the node it belongs to
+	Mesh       string   `json:"mesh,omitempty"` // where it was last
 	Phase      string   `json:"phase"`
 	ID         string   `json:"id"`
 	Name       string   `json:"name"`

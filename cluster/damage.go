@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // ErrDamaged marks files in the data directory that this program cannot go on from; see DamageError.
@@ -93,3 +94,43 @@ func (s *Seat) checkOwner() error {
 
 // fellDamaged ends the seat because something damaged was read while it runs.
 func (s *Seat) fellDamaged(err error) { s.replica.fail(advised(err, s.file.get(), s.id)) }
+
+// Owner gives the node that a data directory belongs to, by its cluster.json; empty if that does not say.
+func Owner(dataDir string) string {
+	f, err := openFile(dataDir)
+	if err != nil {
+		return ""
+	}
+	return f.get().Node
+}
+
+// Founded says whether a data directory is part of a cluster, whole or not.
+func Founded(dataDir string) (bool, error) {
+	for _, name := range []string{"cluster.json", "raft", recoveredDir} {
+		if there, err := exists(filepath.Join(dataDir, name)); err != nil || there {
+			return there, err
+		}
+	}
+	return false, nil
+}
+
+// Damaged is a DamageError about a file of a data directory, with advice that fits what is known of the cluster.
+func Damaged(dataDir, file string, err error) error {
+	d := damage(filepath.Join(dataDir, file), "", err)
+	f, ferr := openFile(dataDir)
+	if ferr != nil {
+		return d
+	}
+	return advised(d, f.get(), f.get().Node)
+}
+
+// KeepDamaged moves files of a data directory to where damaged ones are kept, and gives that directory.
+func KeepDamaged(dataDir string, now time.Time, names ...string) (string, error) {
+	kept := damagedDir(dataDir, now)
+	for _, name := range names {
+		if err := keep(dataDir, kept, name); err != nil {
+			return kept, fmt.Errorf("set %s aside: %w", name, err)
+		}
+	}
+	return kept, nil
+}

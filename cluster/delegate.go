@@ -66,10 +66,11 @@ func (g *gossip) note(n *memberlist.Node, alive bool) {
 	g.changed = make(chan struct{})
 }
 
-// NotifyConflict implements memberlist.ConflictDelegate: a second machine has this key.
+// NotifyConflict implements memberlist.ConflictDelegate: a second machine may have this key; see twins.
 func (g *gossip) NotifyConflict(have, other *memberlist.Node) {
-	g.log.Error("two machines gossip as one node: a data directory was copied, or its address changed; stop one of them",
+	g.log.Debug("two addresses gossip as one node: it has moved, or its data directory was copied",
 		"node", have.Name, "known_at", have.Address(), "also_at", other.Address())
+	g.twins.hint(have, other)
 }
 
 // NotifyAlive implements memberlist.AliveDelegate. The registry may lag, so a node that it does not know is let in:

@@ -34,10 +34,17 @@ type durable struct {
 // if this server must not go on from it.
 func openDurable(o raftOptions) (_ *durable, err error) {
 	found, err := inspect(o.dir, o.log)
+	if errors.Is(err, ErrDamaged) && !o.member {
+		// A start was cut short before anything was promised on this log.
+		o.log.Warn("an unfinished log is made anew", "error", err)
+		found, err = inspection{}, os.RemoveAll(o.dir)
+		err = errors.Join(err, os.MkdirAll(o.dir, 0o700))
+	}
 	if err != nil {
 		return nil, err
 	}
-	if o.member && found.reach() == 0 && !found.skipped {
+	// A member's log may be empty, if it never heard from a leader; but it is one that this program has made.
+	if o.member && found.reach() == 0 && !found.log.adopted && !found.skipped {
 		return nil, damage(filepath.Join(o.dir, "raft.db"), "", errors.New("there is nothing in it"))
 	}
 	if err := found.setAside(o.dir, o.log); err != nil {

@@ -34,6 +34,7 @@ type gossip struct {
 	queue     *memberlist.TransmitLimitedQueue
 	health    *healthTable
 	in        chan []byte
+	twins     *twins
 
 	mu      sync.Mutex
 	members map[string]gossipMember
@@ -79,7 +80,7 @@ func bindGossip(o Options, log *slog.Logger) (*gossip, error) {
 	}
 	return &gossip{
 		log: log, transport: transport, bound: &net.TCPAddr{IP: ip, Port: transport.GetAutoBindPort()},
-		health: newHealthTable(), in: make(chan []byte, 1024), members: map[string]gossipMember{}, changed: make(chan struct{}),
+		twins: newTwins(), health: newHealthTable(), in: make(chan []byte, 1024), members: map[string]gossipMember{}, changed: make(chan struct{}),
 	}, nil
 }
 

@@ -33,6 +33,8 @@ type joinRequest struct {
 	Token string   `json:"token,omitempty"`
 	Proof []byte   `json:"proof,omitempty"`
 	Node  fsm.Node `json:"node,omitzero"`
+	// Twin tells, with opWho, where another process answered with the asked node's key.
+	Twin string `json:"twin,omitempty"`
 }
 
 // What a joiner or asking member is told.
@@ -167,6 +169,9 @@ func (s *Seat) serveJoin(ctx context.Context, conn net.Conn) {
 }
 
 func (s *Seat) answerJoin(ctx context.Context, caller *mesh.Conn, r joinRequest) joinAnswer {
+	if r.Op == opWho {
+		return s.who(caller.PeerID(), r.Twin)
+	}
 	if n := s.replica.state.View().Node(caller.PeerID()); n != nil && n.Removed {
 		return joinAnswer{Status: joinRemoved, Error: fmt.Sprintf(
 			"node %s was removed from this cluster; to come back as a new node, run there: cvlab join PEER --as-new", n.Name)}

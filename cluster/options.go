@@ -30,6 +30,8 @@ type Options struct {
 	Found  *Founding
 	Join   *Joining
 	Tuning Tuning
+
+	trustTwins bool // do not look for another process with this key; for tests
 }
 
 // Founding is the wish for a new cluster.

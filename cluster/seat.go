@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -24,11 +25,13 @@ const handOverLimit = 2 * time.Second
 // Seat is this machine's place in one cluster. Open makes it, Run lives it; every other method may be called by anybody
 // from Open on, and answers usefully while Run runs.
 type Seat struct {
-	o    Options
-	id   string
-	mesh string // host:port others reach this node's mesh under
-	log  *slog.Logger
-	file *fileStore
+	o  Options
+	id string
+	// instance names this process: two that answer with one key and different instances are two machines with one key.
+	instance string
+	mesh     string // host:port others reach this node's mesh under
+	log      *slog.Logger
+	file     *fileStore
 
 	replica  *replica
 	raft     *consensus
@@ -68,7 +71,7 @@ func (l *life) isStopping() bool {
 func Open(ctx context.Context, o Options) (_ *Seat, err error) {
 	o.Tuning = o.Tuning.withDefaults()
 	s := &Seat{
-		o: o, id: o.Identity.ID(), log: o.Logger.With("component", "cluster"),
+		o: o, id: o.Identity.ID(), instance: rand.Text(), log: o.Logger.With("component", "cluster"),
 		replica: newReplica(), leader: newLeadership(), slots: make(chan struct{}, maxInFlight), out: newOutbox(),
 		listeners: map[string]net.Listener{}, life: life{stopping: make(chan struct{})},
 	}
@@ -118,7 +121,7 @@ func (s *Seat) enter(ctx context.Context) error {
 				return err
 			}
 		}
-		return s.resume(f)
+		return s.resume(ctx, f)
 	}
 	switch {
 	case s.o.Join != nil:
@@ -130,7 +133,7 @@ func (s *Seat) enter(ctx context.Context) error {
 }
 
 // resume takes the seat up again where cluster.json says it was.
-func (s *Seat) resume(f clusterFile) error {
+func (s *Seat) resume(ctx context.Context, f clusterFile) error {
 	s.mesh = s.advertised(s.o.Mesh.Addr(), peerHost(f.Peers))
 	s.gossip.addr = s.advertised(s.gossip.bound, peerHost(f.Peers))
 	have, err := hasLog(s.raftDir())
@@ -140,7 +143,7 @@ func (s *Seat) resume(f clusterFile) error {
 	if f.Phase == phaseMember && !have {
 		return advised(damage(filepath.Join(s.raftDir(), "raft.db"), "", errors.New("it is gone")), f, s.id)
 	}
-	return nil
+	return s.checkTwin(ctx, f)
 }
 
 func (s *Seat) raftDir() string { return filepath.Join(s.o.Dir, "raft") }
@@ -157,7 +160,7 @@ func (s *Seat) openRaft() error {
 		return errors.Join(advised(err, s.file.get(), s.id), trans.Close())
 	}
 	s.raft = c
-	return s.file.update(func(f *clusterFile) { f.Phase, f.Node = phaseMember, s.id })
+	return s.file.update(func(f *clusterFile) { f.Phase, f.Node, f.Mesh = phaseMember, s.id, s.mesh })
 }
 
 // Run takes part in the cluster until ctx ends, then hands over leadership (2 s at most), says good-bye to gossip and
@@ -181,7 +184,7 @@ func (s *Seat) Run(ctx context.Context) error {
 		s.servePeers(protocolJoin, s.serveJoin),
 		s.servePeers(protocolPulse, servePulse),
 		s.keepPulse, s.keepTogether, s.beacons, s.announceSelf, s.standAlone,
-		s.watchFiles,
+		s.watchFiles, s.watchTwins,
 		func(ctx context.Context) error { return s.Lead(ctx, s.ownTerm) },
 	} {
 		group.Go(func() error { return run(loops) })

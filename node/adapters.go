@@ -58,7 +58,7 @@ func (c *clusterView) Status(context.Context) api.ClusterStatus {
 			s.Leader.Name = n.Name
 		}
 	}
-	s.Note = outlook(voters, alive, len(s.Nodes))
+	s.Note, s.Problems = outlook(voters, alive, len(s.Nodes)), c.Problems()
 	return s
 }
 

@@ -95,8 +95,8 @@ func (n *Node) openData(context.Context) error {
 		return err
 	}
 	n.closers.add("lock", lockFile.Close)
-	if n.id, _, err = mesh.LoadOrCreateIdentity(filepath.Join(dir, "identity.key")); err != nil {
-		return fmt.Errorf("open the node's key: %w", err)
+	if err = n.openIdentity(); err != nil {
+		return err
 	}
 	if n.token, err = loadToken(dir); err != nil {
 		return err
@@ -255,6 +255,7 @@ func (n *Node) Run(ctx context.Context) error {
 	keys := &credentials{seat: n.seat, own: ownAccess(n.id.ID(), n.token)}
 	notify := &notifier{ready: n.ready, alive: n.alive, logger: n.o.Logger}
 	beacons := &beaconer{seat: n.seat, monitor: n.monitor, held: n.holds, far: n.charts.Here, logger: n.o.Logger}
+	was := &former{dataDir: n.o.DataDir, seat: n.seat, logger: n.o.Logger.With("component", "node")}
 	err := runStages(ctx,
 		[]loop{{"mesh", n.mesh.Run}},
 		[]loop{{"cluster", n.seat.Run}},
@@ -274,6 +275,7 @@ func (n *Node) Run(ctx context.Context) error {
 			{"metrics", n.charts.Run},
 			{"systemd", notify.Run},
 			{"join", n.awaitRejoin},
+			{"former identity", was.Run},
 			{"readiness", func(ctx context.Context) error { close(n.ready); <-ctx.Done(); return nil }},
 		})
 	n.peers.close()

@@ -48,6 +48,9 @@ type Options struct {
 	// Lease are the times of leases; zero values mean the usual ones.
 	Lease leader.LeaseTimes
 
+	// Machine stands in for the marks of this machine in tests.
+	Machine string
+
 	// Supervisor is the command that starts a supervisor; default: this program's own "supervise".
 	Supervisor []string
 	Version    string

@@ -61,6 +61,18 @@ func LoadOrCreateIdentity(path string) (identity *Identity, created bool, err er
 	return identity, created, nil
 }
 
+// LoadIdentity is LoadOrCreateIdentity for a node that must have a key: a missing file is an error that wraps fs.ErrNotExist.
+func LoadIdentity(path string) (*Identity, error) {
+	key, err := readKey(path)
+	if err != nil {
+		return nil, err
+	}
+	return newIdentity(key)
+}
+
+// ErrDamagedKey marks a key file that holds no usable key.
+var ErrDamagedKey = errors.New("identity key is damaged")
+
 func newIdentity(key crypto.Signer) (*Identity, error) {
 	spki, err := x509.MarshalPKIXPublicKey(key.Public())
 	if err != nil {
@@ -160,7 +172,7 @@ func readKey(path string) (crypto.Signer, error) {
 	}
 	key, err := parseKey(text)
 	if err != nil {
-		return nil, fmt.Errorf("identity key %s is damaged (%w): restore it from a backup, or remove it and join as a new node", path, err)
+		return nil, fmt.Errorf("%w: %s: %w; restore it from a backup, or join as a new node", ErrDamagedKey, path, err)
 	}
 	return key, nil
 }

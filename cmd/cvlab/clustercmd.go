@@ -108,6 +108,9 @@ func (p *program) clusterCommand() *cobra.Command {
 			if s.Note != "" {
 				fmt.Fprintf(p.stdout, "\n%s\n", plain(s.Note))
 			}
+			for _, problem := range s.Problems {
+				fmt.Fprintf(p.stdout, "\nPROBLEM: %s\n", plain(problem))
+			}
 			p.next("a token for one more machine: cvlab token create --join")
 			return nil
 		},

@@ -32,6 +32,7 @@ type nodeFlags struct {
 	withParent                                       bool
 
 	token, tokenFile string // join only
+	asNew, yes       bool   // join only
 }
 
 func (f *nodeFlags) define(c *cobra.Command) {
@@ -84,6 +85,8 @@ other users of this machine can see it there. Once admitted, later starts need n
 	f.define(c)
 	c.Flags().StringVar(&f.token, "token", "", "join token")
 	c.Flags().StringVar(&f.tokenFile, "token-file", "", "file that holds the join token")
+	c.Flags().BoolVar(&f.asNew, "as-new", false, "join as a new node: the present identity and state of this directory are set aside")
+	c.Flags().BoolVar(&f.yes, "yes", false, "with --as-new: stop what runs here, the cluster runs it again")
 	return c
 }
 
@@ -91,6 +94,15 @@ func (p *program) runNode(ctx context.Context, f *nodeFlags, peer string) error 
 	o, err := p.nodeOptions(f, peer)
 	if err != nil {
 		return err
+	}
+	if f.asNew {
+		kept, err := p.startAnew(ctx, o.DataDir, f.yes, true)
+		if err != nil {
+			return err
+		}
+		if kept != "" {
+			fmt.Fprintf(p.stderr, "cvlab: this node joins as a new one; its former files are in %s\n", kept)
+		}
 	}
 	if peer != "" {
 		if told, err := p.tellRunning(ctx, f, o.DataDir, peer); told || err != nil {
@@ -234,6 +246,7 @@ func (p *program) nodeOptions(f *nodeFlags, peer string) (node.Options, error) {
 	if o.CPUSlots == 0 {
 		o.CPUSlots = s.CPUSlots
 	}
+	o.Machine = os.Getenv(testMachine)
 	if o.Lease, err = testLease(os.Getenv("CVLAB_TEST_LEASE")); err != nil {
 		return o, err
 	}

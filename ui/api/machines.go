@@ -83,6 +83,8 @@ type ClusterStatus struct {
 	Tolerates int `json:"tolerates"`
 	// Note says in one sentence what would be lost if one more machine died.
 	Note string `json:"note"`
+	// Problems says in sentences what somebody must look after, such as a copied data directory.
+	Problems []string `json:"problems,omitempty"`
 }
 
 // NodeRef names a node.
