@@ -110,6 +110,13 @@ func (s *Seat) Announce(ctx context.Context) error {
 	if old := s.replica.state.View().Node(s.id); old != nil && sameNode(*old, self) {
 		return nil
 	}
+	return s.describe(ctx, self)
+}
+
+// Reannounce is Announce also when nothing has changed: a name that another node had until now becomes this one's.
+func (s *Seat) Reannounce(ctx context.Context) error { return s.describe(ctx, s.self()) }
+
+func (s *Seat) describe(ctx context.Context, self fsm.Node) error {
 	result, err := s.Propose(ctx, fsm.Entry{By: s.id, Command: &fsm.Update{Node: self}})
 	if err != nil {
 		return fmt.Errorf("announce this node: %w", err)

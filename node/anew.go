@@ -122,6 +122,8 @@ func endAll(ctx context.Context, dataDir string, stop bool, logger *slog.Logger)
 type former struct {
 	dataDir string
 	seat    proposer
+	// renamed tells the cluster this node's name again, which its former self had.
+	renamed func(ctx context.Context) error
 	logger  *slog.Logger
 }
 
@@ -165,6 +167,9 @@ func (f *former) Run(ctx context.Context) error {
 	for err == nil && id != f.seat.ID() {
 		var r fsm.Result
 		r, err = f.seat.Propose(ctx, fsm.Entry{By: f.seat.ID(), At: time.Now().UTC(), Command: &fsm.Remove{Node: id, Off: true}})
+		if err == nil {
+			err = f.renamed(ctx)
+		}
 		if err == nil {
 			f.logger.InfoContext(ctx, "this machine's former identity was removed from the cluster", "node", id, "answer", r.Code)
 			break

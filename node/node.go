@@ -255,7 +255,7 @@ func (n *Node) Run(ctx context.Context) error {
 	keys := &credentials{seat: n.seat, own: ownAccess(n.id.ID(), n.token)}
 	notify := &notifier{ready: n.ready, alive: n.alive, logger: n.o.Logger}
 	beacons := &beaconer{seat: n.seat, monitor: n.monitor, held: n.holds, far: n.charts.Here, logger: n.o.Logger}
-	was := &former{dataDir: n.o.DataDir, seat: n.seat, logger: n.o.Logger.With("component", "node")}
+	was := &former{dataDir: n.o.DataDir, seat: n.seat, renamed: n.seat.Reannounce, logger: n.o.Logger.With("component", "node")}
 	err := runStages(ctx,
 		[]loop{{"mesh", n.mesh.Run}},
 		[]loop{{"cluster", n.seat.Run}},
