@@ -98,7 +98,7 @@ func (s *Seat) learnPeers(peers []peer) {
 
 // refresh asks one member after the other who belongs to the cluster, until one answers.
 func (s *Seat) refresh(ctx context.Context) error {
-	peers := s.file.get().Peers
+	peers := slices.Clone(s.file.get().Peers)
 	for _, p := range s.registered() {
 		if !slices.ContainsFunc(peers, func(q peer) bool { return q.ID == p.ID }) {
 			peers = append(peers, p)
