@@ -22,9 +22,12 @@ type Found struct {
 	BootID     string // of the boot it was recorded in
 	// Lease and LeaseStart are those of the record; see Job.
 	Lease, LeaseStart time.Duration
-	State             State
-	Exit              Exit  // if Ended or Lost
-	Err               error // why it was quarantined
+	// GPUs and CreatedAt are those of the record; see Job.
+	GPUs      []string
+	CreatedAt time.Time
+	State     State
+	Exit      Exit  // if Ended or Lost
+	Err       error // why it was quarantined
 	// Alive says of a quarantined directory that a supervisor still stands over it: the job may run. Occupied tells when
 	// that is over; until then the attempt has not ended.
 	Alive bool
@@ -105,7 +108,8 @@ func (r *Runner) recoverOne(ctx context.Context, name, dir string) Found {
 
 func (a *attempt) found() Found {
 	return Found{Token: a.token, Experiment: a.rec.Experiment, Attempt: a.rec.Attempt, BootID: a.rec.BootID, State: a.state, Exit: a.exit,
-		Lease: a.rec.Limits.Lease, LeaseStart: a.rec.LeaseStart}
+		Lease: a.rec.Limits.Lease, LeaseStart: a.rec.LeaseStart,
+		GPUs: a.rec.GPUs, CreatedAt: a.rec.CreatedAt}
 }
 
 // identify says whose directory this is and whether anybody stands over it. For one whose attempt.json is damaged while its
