@@ -45,7 +45,7 @@ func (l LeaseTimes) wait(lease time.Duration) time.Duration {
 //
 //	r.heard(node, now)                   // receipt
 //	… commit an entry, view the facts …  // proof
-//	r.answer(tokens, attempts, …)        // valid, revoked, or nothing
+//	r.answer(tokens, attempts, …)        // valid, revoked, unknown, or nothing
 type reign struct {
 	index uint64 // of its fsm.Reign
 	times LeaseTimes
@@ -71,23 +71,25 @@ func (r *reign) heard(node string, now time.Time) {
 	r.last[node] = now
 }
 
-// answer says which of a node's tokens are valid and which are over. current is the newest reign and attempt gives an
-// attempt (nil if there is none), both as of an entry that was committed after the renewal had come in. A token that is
-// neither is left as it is: its lease ends by itself.
-func (r *reign) answer(node string, tokens []fsm.Token, current uint64, attempt func(fsm.Token) *fsm.Attempt) (valid, revoked []fsm.Token) {
+// answer says which of a node's tokens are valid, which are over and which are not known. current is the newest reign and
+// attempt gives an attempt (nil if there is none), both as of an entry that was committed after the renewal had come in. A
+// token that is none of these is left as it is: its lease ends by itself.
+func (r *reign) answer(node string, tokens []fsm.Token, current uint64, attempt func(fsm.Token) *fsm.Attempt) (v Verdict) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, t := range tokens {
 		a := attempt(t)
 		switch _, doomed := r.revoking[t]; {
-		case a == nil || a.Node != node:
+		case a == nil:
+			v.Unknown = append(v.Unknown, t)
+		case a.Node != node:
 		case !a.Open():
-			revoked = append(revoked, t)
+			v.Revoked = append(v.Revoked, t)
 		case current == r.index && !doomed:
-			valid = append(valid, t)
+			v.Valid = append(v.Valid, t)
 		}
 	}
-	return valid, revoked
+	return v
 }
 
 // overdue gives the Expire commands that are due at now, and marks their attempts before anybody can propose them. open are

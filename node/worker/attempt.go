@@ -105,17 +105,10 @@ func (w *Worker) launchFailed(ctx context.Context, token fsm.Token, t *task, why
 	w.report(ctx, token, outcome{class: fsm.ClassStartFailed, message: why.Error()})
 }
 
-// attend waits for the end of a launched attempt, passing on a cancel, and reports it.
+// attend waits for the end of a launched attempt, passing on what is asked of it, and reports it.
 func (w *Worker) attend(ctx context.Context, token fsm.Token, t *task) {
 	g, watch := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		select {
-		case <-watch.Done():
-			return nil
-		case <-t.cancel:
-			return w.stop(watch, token)
-		}
-	})
+	g.Go(func() error { return w.obey(watch, token, t) })
 	var exit executor.Exit
 	g.Go(func() error {
 		x, err := w.o.Processes.Wait(ctx, token.String())
@@ -133,10 +126,29 @@ func (w *Worker) attend(ctx context.Context, token fsm.Token, t *task) {
 
 var errEnded = errors.New("the attempt has ended")
 
+// obey passes on a cancel, or stops the attempt after a checkpoint when it is to go on elsewhere.
+func (w *Worker) obey(ctx context.Context, token fsm.Token, t *task) error {
+	why := "cancelled"
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-t.cancel:
+	case <-t.preempt:
+		how := w.untilCheckpoint(ctx, token, t)
+		if ctx.Err() != nil {
+			return nil // it has ended, or the daemon does
+		}
+		if !t.cancelRequested() {
+			why = t.why + "; " + how
+		}
+	}
+	return w.stop(ctx, token, why)
+}
+
 // stop asks until the supervisor has heard it; the end itself is seen by Wait.
-func (w *Worker) stop(ctx context.Context, token fsm.Token) error {
+func (w *Worker) stop(ctx context.Context, token fsm.Token, why string) error {
 	for {
-		err := w.o.Processes.Stop(ctx, token.String(), "cancelled")
+		err := w.o.Processes.Stop(ctx, token.String(), why)
 		if err == nil || ctx.Err() != nil {
 			return nil
 		}
@@ -160,7 +172,11 @@ func (w *Worker) report(ctx context.Context, token fsm.Token, o outcome) {
 // commitFinish insists on Finish and gives the index of its answer.
 func (w *Worker) commitFinish(ctx context.Context, token fsm.Token, o outcome) (uint64, error) {
 	w.log(ctx, token, "ended", "class", o.class, "message", o.message)
-	r, err := w.insist(ctx, &fsm.Finish{Token: token, Node: w.o.Cluster.ID(), Class: o.class, ExitCode: o.code, Message: o.message})
+	finish := &fsm.Finish{Token: token, Node: w.o.Cluster.ID(), Class: o.class, ExitCode: o.code, Message: o.message}
+	r, err := w.insist(ctx, finish)
+	if err == nil && r.Code == fsm.NotFound && w.readopt(ctx, token) {
+		r, err = w.insist(ctx, finish)
+	}
 	if err == nil && r.Refused() {
 		w.log(ctx, token, "the report was not taken", "why", r.Message)
 	}
@@ -248,7 +264,14 @@ func (w *Worker) adopt(ctx context.Context, g *errgroup.Group, f executor.Found)
 	if err != nil {
 		return // put aside by the executor, which has told why
 	}
-	t, _ := w.task(token)
+	t, _ := w.task(token, foundIdentity(f))
+	switch f.State { // here and not in the task: the first question to the cluster is about it
+	case executor.Running:
+		w.launched(token)
+		w.hold(token, w.leaseOf(f, token), f.LeaseStart)
+	case executor.Prepared:
+		w.hold(token, w.leaseOf(f, token), f.LeaseStart)
+	}
 	w.spawn(ctx, g, token, func(ctx context.Context) {
 		switch f.State {
 		case executor.Quarantined:
@@ -256,11 +279,8 @@ func (w *Worker) adopt(ctx context.Context, g *errgroup.Group, f executor.Found)
 			w.reportDamaged(ctx, token)
 		case executor.Running:
 			w.log(ctx, token, "found running")
-			w.launched(token)
-			w.hold(token, w.leaseOf(f, token), f.LeaseStart)
 			w.attend(ctx, token, t)
 		case executor.Prepared:
-			w.hold(token, w.leaseOf(f, token), f.LeaseStart)
 			w.startPrepared(ctx, token, t)
 		default:
 			w.report(ctx, token, classify(f.Exit, w.outputTail(token), w.cancelling(token)))

@@ -71,6 +71,7 @@ func (w *Worker) job(o Order) (executor.Job, error) {
 		BootID: w.o.BootID, Argv: argv, Env: w.environment(o, dir), Dir: dir,
 		Grace: stopGrace, TimeLimit: time.Duration(o.Spec.TimeLimit),
 		Lease: time.Duration(o.Attempt.Lease), ContactLoss: o.Spec.OnContactLoss,
+		GPUs: o.Attempt.GPUs,
 	}, nil
 }
 

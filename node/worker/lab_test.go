@@ -37,7 +37,8 @@ type lab struct {
 func newLab(t *testing.T) *lab {
 	s := &story{}
 	dir := t.TempDir()
-	return &lab{t: t, story: s, seat: newSeat(t, s), machine: newMachine(s, dir), cluster: &cluster{story: s}, orders: make(chan Order), runs: dir + "/runs"}
+	seat := newSeat(t, s)
+	return &lab{t: t, story: s, seat: seat, machine: newMachine(s, dir), cluster: &cluster{story: s, seat: seat}, orders: make(chan Order), runs: dir + "/runs"}
 }
 
 // tell runs a story in fake time, and ends the worker afterwards.
