@@ -14,6 +14,9 @@ import (
 
 const quarantineDir = ".quarantine"
 
+// QuarantineDir is where Recover puts directories that make no sense. It may not exist.
+func (r *Runner) QuarantineDir() string { return filepath.Join(r.opts.AttemptsDir, quarantineDir) }
+
 // Found is what Recover found in one directory.
 type Found struct {
 	Token      string // for a quarantined directory its name

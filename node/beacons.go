@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"log/slog"
+	"reflect"
 	"time"
 
 	"github.com/deveronica/cvlab/cluster"
@@ -19,6 +20,7 @@ type beaconer struct {
 	monitor measurer
 	held    func(uuid string) bool
 	far     func() map[uint64]metrics.Progress // how far what runs here is
+	bearing func() bearing
 	logger  *slog.Logger
 }
 
@@ -38,11 +40,16 @@ func (b *beaconer) Run(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	publish := true
+	var said bearing
 	for n := 0; ; n++ {
 		changed, leader := b.monitor.Changed(), b.seat.LeaderChanged()
-		said := newBeacon(b.monitor.Reading(), b.held)
-		said.tell(b.far())
-		payload, err := said.encode()
+		word := newBeacon(b.monitor.Reading(), b.held)
+		word.tell(b.far())
+		word.bearing = b.bearing()
+		// Who cannot reach the leader freezes, so all are told: somebody may yet hear it.
+		publish = publish || !reflect.DeepEqual(said, word.bearing)
+		said = word.bearing
+		payload, err := word.encode()
 		if err != nil {
 			b.logger.ErrorContext(ctx, "no beacon was sent", "error", err)
 		} else {

@@ -24,6 +24,26 @@ type beacon struct {
 	Disk  [2]uint64   `json:"d"`           // free, total; MiB
 	Cores int         `json:"n,omitempty"` // number of cores
 	Runs  []runBeacon `json:"r,omitempty"` // how far what runs here is, at most maxRuns
+	bearing
+}
+
+// bearing is what people should know of the attempts of a machine, and is no fact.
+type bearing struct {
+	Frozen   []frozenBeacon `json:"z,omitempty"`
+	Strays   []strayBeacon  `json:"y,omitempty"`
+	Warnings []string       `json:"w,omitempty"`
+}
+
+type frozenBeacon struct {
+	Token fsm.Token `json:"t"`
+	Since int64     `json:"s"` // seconds since 1970
+	Lease int64     `json:"l"` // seconds
+}
+
+type strayBeacon struct {
+	Token      fsm.Token `json:"t"`
+	Experiment uint64    `json:"e"`
+	Reason     string    `json:"r"`
 }
 
 type runBeacon struct {

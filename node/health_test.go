@@ -59,6 +59,11 @@ func TestBeaconRoundTrip(t *testing.T) {
 		{"nothing", newBeacon(gpu.Reading{}, none)},
 		{"experiments only", newBeacon(busyMachine(8), all)},
 		{"outsiders", newBeacon(busyMachine(2), none)},
+		{"attempts", beacon{bearing: bearing{
+			Frozen:   []frozenBeacon{{Token: fsm.Token{Epoch: 1, Index: 7}, Since: 1767323045, Lease: 300}},
+			Strays:   []strayBeacon{{Token: fsm.Token{Epoch: 1, Index: 9}, Experiment: 3, Reason: "why"}},
+			Warnings: []string{"look"},
+		}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			data, err := c.b.encode()
@@ -66,8 +71,8 @@ func TestBeaconRoundTrip(t *testing.T) {
 				t.Fatal(err)
 			}
 			got, err := decodeBeacon(data)
-			if err != nil || cmp.Diff(c.b, got) != "" {
-				t.Errorf("%v\n%s", err, cmp.Diff(c.b, got))
+			if err != nil || cmp.Diff(c.b, got, cmp.AllowUnexported(beacon{})) != "" {
+				t.Errorf("%v\n%s", err, cmp.Diff(c.b, got, cmp.AllowUnexported(beacon{})))
 			}
 		})
 	}
@@ -254,7 +259,7 @@ func TestBeaconsOnePerSecond(t *testing.T) {
 		m := &mouth{changed: make(chan struct{}), newsLead: make(chan struct{})}
 		ctx, cancel := context.WithCancel(t.Context())
 		wait := start(func() {
-			if err := (&beaconer{seat: m, monitor: m, held: none, far: func() map[uint64]metrics.Progress { return nil }, logger: quiet()}).Run(ctx); !errors.Is(err, context.Canceled) {
+			if err := (&beaconer{seat: m, monitor: m, held: none, far: func() map[uint64]metrics.Progress { return nil }, bearing: func() bearing { return bearing{} }, logger: quiet()}).Run(ctx); !errors.Is(err, context.Canceled) {
 				t.Errorf("ended with %v", err)
 			}
 		})

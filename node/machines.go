@@ -19,6 +19,7 @@ import (
 type machines struct {
 	seat   healthSeat
 	peers  *peers
+	keeper keeper // of this machine's own attempts
 	logger *slog.Logger
 }
 
@@ -172,6 +173,7 @@ func device(v fsm.View, n *fsm.Node, h cluster.Health, heard bool) api.Device {
 	for _, g := range n.GPUs {
 		d.GPUs = append(d.GPUs, card(v, g, b))
 	}
+	b.show(&d, v, h.Heard, heard)
 	return d
 }
 

@@ -250,11 +250,13 @@ func (n *Node) Run(ctx context.Context) error {
 		Cluster: n.seat, Processes: n.runner, Records: n.runner, Found: n.found, Orders: orders, BootID: n.boot,
 		RunsDir: filepath.Join(n.o.DataDir, "runs"), NodeName: n.o.Name, Kit: n.o.Kit, Logger: n.o.Logger.With("component", "worker"),
 	})
+	n.machines.keeper = w // before anybody can ask: the servers start below
+	warnings := asides(n.found, n.runner.QuarantineDir())
 	peer := &peerServer{state: n.seat.State(), machines: n.machines, logs: n.logs, charts: n.charts, renewals: renew, who: mesh.PeerID, logger: n.o.Logger.With("component", "peers")}
 	announce := &announcer{announce: n.seat.Announce, changed: n.monitor.Changed, logger: n.o.Logger}
 	keys := &credentials{seat: n.seat, own: ownAccess(n.id.ID(), n.token)}
 	notify := &notifier{ready: n.ready, alive: n.alive, logger: n.o.Logger}
-	beacons := &beaconer{seat: n.seat, monitor: n.monitor, held: n.holds, far: n.charts.Here, logger: n.o.Logger}
+	beacons := &beaconer{seat: n.seat, monitor: n.monitor, held: n.holds, far: n.charts.Here, bearing: func() bearing { return newBearing(w, warnings) }, logger: n.o.Logger}
 	err := runStages(ctx,
 		[]loop{{"mesh", n.mesh.Run}},
 		[]loop{{"cluster", n.seat.Run}},

@@ -105,6 +105,7 @@ func (s *peerServer) Run(ctx context.Context, l net.Listener) error {
 	mux.HandleFunc("GET /metrics", s.metrics)
 	mux.HandleFunc("GET /progress", s.progress)
 	mux.HandleFunc("POST /renew", s.renew)
+	mux.HandleFunc("POST /strays/kill", s.killStray)
 	srv := &http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: 5 * time.Second,

@@ -72,9 +72,9 @@ func (p *program) printDetail(d api.Detail) error {
 	line("notes", d.Notes)
 	if len(d.Attempts) > 0 {
 		fmt.Fprintln(p.stdout)
-		t := newTable(p.stdout, "ATTEMPT", "NODE", "GPUS", "STARTED", "TOOK", "HOW IT ENDED")
+		t := newTable(p.stdout, "ATTEMPT", "NODE", "GPUS", "STARTED", "ENDED", "TOOK", "CLASS", "IN WORDS")
 		for _, a := range d.Attempts {
-			t.row(fmt.Sprint(a.Number), a.Node, gpus(a.GPUs), clock(a.StartedAt), took(a, time.Now()), a.Sentence)
+			t.row(fmt.Sprint(a.Number), a.Node, gpus(a.GPUs), clock(a.StartedAt), clock(a.EndedAt), took(a, time.Now()), first(string(a.Class), "-"), a.Sentence)
 		}
 		if err := t.flush(); err != nil {
 			return err

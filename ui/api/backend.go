@@ -30,6 +30,9 @@ type Machines interface {
 	Reasons(ctx context.Context, ids []uint64) map[uint64]string
 	// Why explains one waiting experiment at length.
 	Why(ctx context.Context, id uint64) (Explanation, error)
+	// KillStray ends a stray attempt of a node in somebody's name. One that is not there gives an error that wraps
+	// fs.ErrNotExist.
+	KillStray(ctx context.Context, node string, token fsm.Token, by string) error
 }
 
 // Logs reads the output of attempts, wherever it lies.

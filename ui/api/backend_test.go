@@ -46,6 +46,7 @@ type lab struct {
 	devices       []Device
 	series        map[fsm.Token][]MetricSeries
 	asked         int // reads of output
+	killed        []string
 }
 
 const (
@@ -222,6 +223,25 @@ func (f chartsOf) Progress(_ context.Context, ids []uint64) map[uint64]Progress 
 		return map[uint64]Progress{1: {Epoch: 5, Epochs: 10, Fraction: 0.5}}
 	}
 	return nil
+}
+
+// KillStray takes the stray out of the list, as a node does.
+func (m machinesOf) KillStray(_ context.Context, node string, token fsm.Token, by string) error {
+	m.l.mu.Lock()
+	defer m.l.mu.Unlock()
+	for i, d := range m.l.devices {
+		for j, s := range d.Strays {
+			if d.ID == node && s.Token == token {
+				m.l.devices[i].Strays = slices.Delete(slices.Clone(d.Strays), j, j+1)
+				m.l.killed = append(m.l.killed, token.String()+" by "+by)
+				return nil
+			}
+		}
+	}
+	if node == nodeB {
+		return errors.New("dial: refused")
+	}
+	return fmt.Errorf("kill: %w", fs.ErrNotExist)
 }
 
 type logsOf struct{ l *lab }

@@ -26,6 +26,30 @@ type Device struct {
 	CPUSlots int               `json:"cpu_slots"`
 	Labels   map[string]string `json:"labels"`
 	Version  string            `json:"version"`
+	// Frozen are the attempts here that stand still because their lease has ended without a word from the cluster.
+	Frozen []Frozen `json:"frozen"`
+	// Strays are attempts that run here and that the facts neither know nor take back. They stand still until somebody
+	// ends them: their experiments may run elsewhere.
+	Strays []Stray `json:"strays"`
+	// Warnings are sentences on what a person should look at.
+	Warnings []string `json:"warnings"`
+}
+
+// Frozen is an attempt that stands still until a word comes.
+type Frozen struct {
+	Token      fsm.Token `json:"token"`
+	Experiment uint64    `json:"experiment"`
+	Since      time.Time `json:"since"`
+	Lease      float64   `json:"lease_s"` // seconds it goes on without a word
+	// Presumed says that nobody has told it: its node is silent for longer than the lease.
+	Presumed bool `json:"presumed"`
+}
+
+// Stray is an attempt that the facts do not know, frozen until a person decides.
+type Stray struct {
+	Token      fsm.Token `json:"token"`
+	Experiment uint64    `json:"experiment"`
+	Reason     string    `json:"reason"`
 }
 
 // CPU is the processors of a node.

@@ -144,18 +144,50 @@ func (s *shower) sentence(a *fsm.Attempt) string {
 	case a.State == fsm.AttemptStarted:
 		return "runs on " + node
 	}
-	end := string(a.Class)
-	if a.Class == fsm.ClassUserError && a.ExitCode != nil {
-		end = fmt.Sprintf("failed with exit code %d", *a.ExitCode)
+	text := ending(a, node)
+	if !a.StartedAt.IsZero() && a.Class != fsm.ClassStartFailed {
+		text += " after " + words(a.EndedAt.Sub(a.StartedAt))
 	}
-	text := end + " on " + node
-	if !a.StartedAt.IsZero() {
-		text += " after " + a.EndedAt.Sub(a.StartedAt).Round(time.Second).String()
+	switch a.Class {
+	case fsm.ClassPreempted:
+		text += ", to go on later or elsewhere"
+	case fsm.ClassSupervisorLost:
+		text += ", and nobody saw how it ended"
 	}
-	if a.Message != "" {
+	if a.Message != "" && a.Message != string(a.Class) {
 		text += ": " + a.Message
 	}
 	return text
+}
+
+// ending says in plain words what each class means.
+func ending(a *fsm.Attempt, node string) string {
+	switch a.Class {
+	case fsm.ClassUserError:
+		if a.ExitCode != nil {
+			return fmt.Sprintf("failed with exit code %d on %s", *a.ExitCode, node)
+		}
+		return "failed on " + node
+	case fsm.ClassHostOOM:
+		return "ran out of memory on " + node
+	case fsm.ClassGPUOOM:
+		return "ran out of GPU memory on " + node
+	case fsm.ClassGPUFault:
+		return "was ended by a broken GPU of " + node
+	case fsm.ClassTimeLimit:
+		return "reached its time limit on " + node
+	case fsm.ClassCancelled:
+		return "was cancelled on " + node
+	case fsm.ClassPreempted:
+		return "was stopped on " + node
+	case fsm.ClassNodeLost:
+		return "was lost together with " + node
+	case fsm.ClassSupervisorLost:
+		return "was lost on " + node
+	case fsm.ClassStartFailed:
+		return "could not be started on " + node
+	}
+	return string(a.Class) + " on " + node
 }
 
 func (s *shower) detail(e *fsm.Experiment) Detail {
