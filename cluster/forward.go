@@ -229,12 +229,13 @@ func (f *forwarder) keepOnly(leader string) {
 
 // serveForward answers one member's connection, request by request.
 func (s *Seat) serveForward(ctx context.Context, conn net.Conn) {
+	from := mesh.PeerID(conn)
 	for {
 		var r forwardRequest
 		if err := mesh.ReadFrame(conn, maxForward, &r); err != nil {
 			return
 		}
-		a := s.answerForward(ctx, r)
+		a := s.answerForward(ctx, from, r)
 		conn.SetWriteDeadline(time.Now().Add(proposeLimit))
 		if err := mesh.WriteFrame(conn, a); err != nil {
 			return
@@ -242,7 +243,7 @@ func (s *Seat) serveForward(ctx context.Context, conn net.Conn) {
 	}
 }
 
-func (s *Seat) answerForward(ctx context.Context, r forwardRequest) forwardAnswer {
+func (s *Seat) answerForward(ctx context.Context, from string, r forwardRequest) forwardAnswer {
 	limit := min(time.Duration(max(r.Limit, 0))*time.Millisecond, proposeLimit)
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -250,7 +251,7 @@ func (s *Seat) answerForward(ctx context.Context, r forwardRequest) forwardAnswe
 	var err error
 	switch r.Op {
 	case opPropose:
-		a.Result, err = s.proposeForwarded(ctx, r)
+		a.Result, err = s.proposeForwarded(ctx, from, r)
 	case opBarrier:
 		a.Index, err = s.readIndex(ctx, r.Hops)
 	default:
@@ -263,9 +264,10 @@ func (s *Seat) answerForward(ctx context.Context, r forwardRequest) forwardAnswe
 	return a
 }
 
-func (s *Seat) proposeForwarded(ctx context.Context, r forwardRequest) (fsm.Result, error) {
+func (s *Seat) proposeForwarded(ctx context.Context, from string, r forwardRequest) (fsm.Result, error) {
 	// Once committed, an entry that is not understood stops every node; here it stops nobody.
-	if _, err := fsm.Decode(r.Entry); err != nil {
+	e, err := fsm.Decode(r.Entry)
+	if err != nil {
 		return fsm.Result{}, fmt.Errorf("%w: %w", ErrNotUnderstood, err)
 	}
 	select {
@@ -274,8 +276,8 @@ func (s *Seat) proposeForwarded(ctx context.Context, r forwardRequest) (fsm.Resu
 	default:
 		return fsm.Result{}, ErrBusy
 	}
-	result, err := s.offer(ctx, r)
-	if err == nil && r.Follow {
+	result, err := s.offerReport(ctx, from, r, e)
+	if err == nil && r.Follow && result.Index > 0 {
 		s.nudge(result.Index)
 	}
 	return result, err

@@ -68,7 +68,11 @@ func (s *Seat) commit(ctx context.Context, e fsm.Entry, follow bool) (fsm.Result
 	}
 	ctx, cancel := context.WithTimeout(ctx, proposeLimit)
 	defer cancel()
-	return s.retry(ctx, forwardRequest{Op: opPropose, Entry: data, Follow: follow}, e.Key != "")
+	result, err := s.retry(ctx, forwardRequest{Op: opPropose, Entry: data, Follow: follow}, e.Key != "")
+	if err == nil && s.raft.State() == raft.Leader {
+		s.auditReport(s.id, e, result) // nobody else sees what the leader reports to itself
+	}
+	return result, err
 }
 
 // retry offers the change until it has an answer, or an error that another try cannot help.
