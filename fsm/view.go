@@ -26,6 +26,10 @@ func (v View) Cluster() (id, name string, epoch uint64) {
 	return m.Cluster, m.Name, m.Epoch
 }
 
+// EpochExperiments is how many experiments there were when the newest epoch began, 0 in the first. Attempts of these may run
+// of which the facts know nothing.
+func (v View) EpochExperiments() uint64 { return v.meta().EpochExperiments }
+
 // Time is the state machine's clock: the greatest time of any applied entry.
 func (v View) Time() time.Time { return v.meta().Time.Time() }
 

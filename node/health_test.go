@@ -258,8 +258,15 @@ func TestBeaconsOnePerSecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &mouth{changed: make(chan struct{}), newsLead: make(chan struct{})}
 		ctx, cancel := context.WithCancel(t.Context())
+		var frozen atomic.Bool
+		said := func() bearing {
+			if frozen.Load() {
+				return bearing{Frozen: []frozenBeacon{{Token: fsm.Token{Epoch: 1, Index: 7}}}}
+			}
+			return bearing{}
+		}
 		wait := start(func() {
-			if err := (&beaconer{seat: m, monitor: m, held: none, far: func() map[uint64]metrics.Progress { return nil }, bearing: func() bearing { return bearing{} }, logger: quiet()}).Run(ctx); !errors.Is(err, context.Canceled) {
+			if err := (&beaconer{seat: m, monitor: m, held: none, far: func() map[uint64]metrics.Progress { return nil }, bearing: said, logger: quiet()}).Run(ctx); !errors.Is(err, context.Canceled) {
 				t.Errorf("ended with %v", err)
 			}
 		})
@@ -273,6 +280,9 @@ func TestBeaconsOnePerSecond(t *testing.T) {
 		m.want(t, "a card broke", 8, 2)
 		<-time.After(time.Minute)
 		m.want(t, "a minute later", 68, 8)
+		frozen.Store(true)
+		<-time.After(5 * time.Second)
+		m.want(t, "an attempt froze", 73, 9)
 		cancel()
 		wait()
 	})

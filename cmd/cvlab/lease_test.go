@@ -153,6 +153,13 @@ func TestQuorumLostRestartsNothing(t *testing.T) {
 		gone := executor.Boottime()
 		if long {
 			l.frozen(id, 30*time.Second)
+			l.eventually(10*time.Second, "its node to say that it is frozen", func() bool {
+				d := l.get(host, id)
+				return d.FrozenSince != nil && d.Attempts[0].FrozenSince != nil && strings.Contains(d.Reason, "no word from the cluster for 8s")
+			})
+			if out := host.must("show", word(id)); !strings.Contains(out, "frozen since ") || !strings.Contains(out, "it goes on when word comes") {
+				t.Errorf("show says:\n%s", out)
+			}
 		} else {
 			l.eventually(30*time.Second, "three seconds", func() bool { return executor.Boottime() > gone+3*time.Second })
 		}
@@ -166,6 +173,7 @@ func TestQuorumLostRestartsNothing(t *testing.T) {
 			t.Errorf("process %d has become %d", first.pid, b.pid)
 		}
 	}
+	l.eventually(10*time.Second, "nobody to call it frozen any more", func() bool { return l.get(host, id).FrozenSince == nil })
 	// No late consequence either: more than the new leader's wait passes.
 	now := executor.Boottime()
 	l.eventually(60*time.Second, "16 seconds of work", func() bool { return l.last(id).at > now+16*time.Second })

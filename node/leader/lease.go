@@ -2,6 +2,7 @@ package leader
 
 import (
 	"cmp"
+	"iter"
 	"slices"
 	"sync"
 	"time"
@@ -54,13 +55,14 @@ type reign struct {
 	mu       sync.Mutex
 	last     map[string]time.Time    // node: its newest renewal
 	since    map[fsm.Token]time.Time // started attempts with a lease: when they were first seen as that
+	settled  map[string]bool         // nodes of which an answer has known everything they run
 	revoking map[fsm.Token]time.Time // proposed to be expired, perhaps applied, silent since then: not valid again in this reign
 }
 
 func newReign(index uint64, times LeaseTimes, now time.Time) *reign {
 	return &reign{
 		index: index, times: times, began: now,
-		last: map[string]time.Time{}, since: map[fsm.Token]time.Time{}, revoking: map[fsm.Token]time.Time{},
+		last: map[string]time.Time{}, settled: map[string]bool{}, since: map[fsm.Token]time.Time{}, revoking: map[fsm.Token]time.Time{},
 	}
 }
 
@@ -89,6 +91,7 @@ func (r *reign) answer(node string, tokens []fsm.Token, current uint64, attempt 
 			v.Valid = append(v.Valid, t)
 		}
 	}
+	r.settled[node] = len(v.Unknown) == 0
 	return v
 }
 
@@ -121,6 +124,22 @@ func (r *reign) overdue(open []*fsm.Attempt, now time.Time) []*fsm.Expire {
 	}
 	r.since = seen
 	return due
+}
+
+// accounted says whether all these machines have said what they run, or this reign is so old that a lease which nobody
+// renewed has ended everywhere.
+func (r *reign) accounted(nodes iter.Seq[*fsm.Node], lease time.Duration, now time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if now.Sub(r.began) >= r.times.wait(lease) {
+		return true
+	}
+	for n := range nodes {
+		if !n.NoExec && !r.settled[n.ID] {
+			return false
+		}
+	}
+	return true
 }
 
 func latest(times ...time.Time) time.Time {

@@ -108,6 +108,19 @@ func (l *Leader) lease(v fsm.View, experiment uint64) fsm.Duration {
 	return v.Spec(e).LeaseOr(normal)
 }
 
+// mayStart says whether an experiment may be assigned. One of before the newest epoch may run on a machine without the facts
+// knowing it: it waits until every machine has said what it runs and has had it adopted or frozen (R11), or was silent for
+// so long that nothing of it executes any more.
+func (l *Leader) mayStart(v fsm.View, experiment uint64, now time.Time) bool {
+	_, _, epoch := v.Cluster()
+	e := v.Experiment(experiment)
+	if e == nil || e.ID > v.EpochExperiments() || e.Token.Epoch == epoch {
+		return true
+	}
+	r := l.reign.Load()
+	return r != nil && r.accounted(v.Nodes(), max(time.Duration(v.Spec(e).LeaseOr(l.o.Lease.Length)), l.o.Lease.Length), now)
+}
+
 func pause(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

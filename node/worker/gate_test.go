@@ -77,6 +77,21 @@ func TestFirstQuestionIsRepeated(t *testing.T) {
 	})
 }
 
+// Where facts have gone back, a leader must hear from a machine that runs nothing, too.
+func TestIdleMachineSpeaksUpInALaterEpoch(t *testing.T) {
+	tell(t, func(t *testing.T, l *lab) {
+		l.start()
+		l.seat.must(&fsm.Submit{Spec: command()})
+		l.after(time.Minute)
+		l.cluster.questions()
+		l.seat.must(&fsm.NewEpoch{Node: elsewhere})
+		l.after(time.Minute)
+		if gaps := l.cluster.questions(); len(gaps) < 5 || gaps[0] != renewAtMost {
+			t.Errorf("asked every %v, want %s", gaps, renewAtMost)
+		}
+	})
+}
+
 func TestNoLeasesNoWait(t *testing.T) {
 	w := New(Options{})
 	if !w.mayBegin() {

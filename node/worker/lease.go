@@ -63,13 +63,15 @@ const firstAsk = 50 * time.Millisecond
 func (w *Worker) renew(ctx context.Context) error {
 	first := firstAsk
 	for {
-		kick := w.leaseKick()
+		kick, changed := w.leaseKick(), w.o.Cluster.State().Changed()
 		tokens, every := w.leased()
-		if len(tokens) == 0 && w.mayBegin() {
+		if len(tokens) == 0 && w.mayBegin() && !w.restored() {
 			select {
 			case <-ctx.Done():
 				return ctx.Err()
 			case <-kick:
+				continue
+			case <-changed:
 				continue
 			}
 		}
@@ -98,14 +100,19 @@ func (w *Worker) renew(ctx context.Context) error {
 	}
 }
 
+// restored says that the facts have gone back once. Then each new leader waits until every machine has said what it runs,
+// also that it runs nothing.
+func (w *Worker) restored() bool { return w.o.Cluster.State().View().EpochExperiments() > 0 }
+
 // leased gives the attempts that may execute or are about to under a lease, and how often to ask for them. Those that hold
-// are among them once they run: their lease cannot end, but somebody may have closed them.
+// are among them once they run: their lease cannot end, but somebody may have closed them. Strays stand still, so they need no
+// answer.
 func (w *Worker) leased() (tokens []fsm.Token, every time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	every = renewAtMost
 	for token, t := range w.tasks {
-		if t.lease.revoked || t.lease.length == 0 && !t.lease.launched {
+		if t.lease.revoked || t.stray.frozen != "" || t.lease.length == 0 && !t.lease.launched {
 			continue
 		}
 		tokens = append(tokens, token)
