@@ -263,6 +263,7 @@ func (n *Node) Run(ctx context.Context) error {
 		[]loop{
 			{"GPU monitor", n.monitor.Run},
 			{"executor", n.runner.Run},
+			{"old records", n.runner.Tidy},
 			{"peer server", func(ctx context.Context) error { return peer.Run(ctx, n.seat.PeerListener()) }},
 		},
 		[]loop{

@@ -81,11 +81,14 @@ func (r *reign) answer(node string, tokens []fsm.Token, current uint64, attempt 
 	defer r.mu.Unlock()
 	for _, t := range tokens {
 		a := attempt(t)
-		switch _, doomed := r.revoking[t]; {
-		case a == nil:
+		if a == nil {
 			v.Unknown = append(v.Unknown, t)
-		case a.Node != node:
-		case !a.Open():
+			continue
+		}
+		p := a.On(node)
+		switch _, doomed := r.revoking[t]; {
+		case p == nil:
+		case !a.Open() || !p.Open():
 			v.Revoked = append(v.Revoked, t)
 		case current == r.index && !doomed:
 			v.Valid = append(v.Valid, t)
