@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"strings"
 	"testing"
 	"time"
@@ -42,5 +43,34 @@ func TestDrainNowEmptiesAMachine(t *testing.T) {
 	}
 	if _, errs, code := others[0].cvlab("kill-stray", host.name, "1-42"); code == 0 || !strings.Contains(errs, "has no stray attempt 1-42") {
 		t.Errorf("kill-stray of nothing: exit code %d, %s", code, errs)
+	}
+}
+
+func TestBearingsAreLines(t *testing.T) {
+	var out bytes.Buffer
+	p := &program{stdout: &out}
+	since := time.Date(2026, 1, 2, 19, 2, 0, 0, time.Local)
+	p.printBearings([]api.Device{
+		{Name: "gpu1"},
+		{
+			Name:     "gpu2",
+			Frozen:   []api.Frozen{{Experiment: 3, Since: since, Lease: 300}, {Experiment: 4, Since: since, Lease: 300, Presumed: true}},
+			Strays:   []api.Stray{{Token: fsm.Token{Epoch: 1, Index: 7}, Experiment: 5, Reason: "experiment 5 runs\x1b[2Jelsewhere"}},
+			Warnings: []string{"2 attempt directories were put aside: a, b; they lie in /q"},
+		},
+	})
+	want := `
+experiment 3 on gpu2 is frozen since 19:02:00: no word from the cluster for 5m00s; it goes on when word comes
+gpu2 is silent; if experiment 4 still runs there, it is frozen since 19:02:00
+stray attempt 1-7 of experiment 5 on gpu2: frozen, since experiment 5 runs\ufffd[2Jelsewhere; end it with: cvlab kill-stray gpu2 1-7
+gpu2: 2 attempt directories were put aside: a, b; they lie in /q
+`
+	if want = strings.ReplaceAll(want, `\ufffd`, "\ufffd"); out.String() != want {
+		t.Errorf("got:%s\nwant:%s", out.String(), want)
+	}
+	out.Reset()
+	p.printBearings([]api.Device{{Name: "gpu1"}})
+	if out.Len() != 0 {
+		t.Errorf("nothing to say, and it says %q", out.String())
 	}
 }

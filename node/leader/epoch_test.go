@@ -92,3 +92,18 @@ func TestOldExperimentsWaitNoLongerThanALease(t *testing.T) {
 		}
 	})
 }
+
+// A leader whose reign over leases has not begun has heard nobody.
+func TestOldExperimentsWaitForTheReign(t *testing.T) {
+	lead(t, func(t *testing.T, l *lab) {
+		l.beacon(gpu1, gpu2)
+		old := l.must(&fsm.Submit{Spec: gpuSpec()}).Experiments[0]
+		l.must(&fsm.NewEpoch{Node: gpu1})
+		l.change(func() { l.refuse = func(c fsm.Command) bool { _, reign := c.(*fsm.Reign); return reign } })
+		l.win(1)
+		l.beacons(time.Hour, gpu1, gpu2)
+		if l.attempt(old) != nil {
+			t.Error("assigned by a leader that has heard nobody")
+		}
+	})
+}
