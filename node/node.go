@@ -245,14 +245,19 @@ func (n *Node) Run(ctx context.Context) error {
 		Self: n.seat.ID(), Voters: n.voters, Lease: n.o.Lease,
 	})
 	renew := &renewals{seat: n.seat, peers: n.peers, leader: l, others: n.members}
+	stored := worker.Store{
+		RunsDir: filepath.Join(n.o.DataDir, "runs"),
+		Records: func(token string) string { return filepath.Dir(n.runner.LogPath(token)) },
+	}
 	w := worker.New(worker.Options{
-		Renewals: renew, Fences: n.runner,
+		Checkpoints: newCheckpoints(n.seat.ID(), stored, n.peers, n.o.Logger.With("component", "checkpoints")),
+		Renewals:    renew, Fences: n.runner,
 		Cluster: n.seat, Processes: n.runner, Records: n.runner, Found: n.found, Orders: orders, BootID: n.boot,
-		RunsDir: filepath.Join(n.o.DataDir, "runs"), NodeName: n.o.Name, Kit: n.o.Kit, Logger: n.o.Logger.With("component", "worker"),
+		RunsDir: stored.RunsDir, NodeName: n.o.Name, Kit: n.o.Kit, Logger: n.o.Logger.With("component", "worker"),
 	})
 	n.machines.keeper = w // before anybody can ask: the servers start below
 	warnings := asides(n.found, n.runner.QuarantineDir())
-	peer := &peerServer{state: n.seat.State(), machines: n.machines, logs: n.logs, charts: n.charts, renewals: renew, who: mesh.PeerID, logger: n.o.Logger.With("component", "peers")}
+	peer := &peerServer{state: n.seat.State(), machines: n.machines, logs: n.logs, charts: n.charts, renewals: renew, stored: stored, who: mesh.PeerID, logger: n.o.Logger.With("component", "peers")}
 	announce := &announcer{announce: n.seat.Announce, changed: n.monitor.Changed, logger: n.o.Logger}
 	keys := &credentials{seat: n.seat, own: ownAccess(n.id.ID(), n.token)}
 	notify := &notifier{ready: n.ready, alive: n.alive, logger: n.o.Logger}

@@ -19,6 +19,9 @@ func (w *Worker) begin(ctx context.Context, o Order, t *task) {
 	token := o.Attempt.Token
 	job, err := w.job(o)
 	if err == nil {
+		err = w.resume(ctx, o, &job, t)
+	}
+	if err == nil {
 		err = w.prepare(ctx, token, job)
 	}
 	if ctx.Err() != nil || errors.Is(err, errClosed) {
@@ -66,7 +69,7 @@ func (w *Worker) over(token fsm.Token) bool {
 
 // startPrepared commits Start for a record on disk, and launches it if the commit was granted.
 func (w *Worker) startPrepared(ctx context.Context, token fsm.Token, t *task) {
-	r, err := w.insist(ctx, &fsm.Start{Token: token, Node: w.o.Cluster.ID(), BootID: w.o.BootID})
+	r, err := w.insist(ctx, &fsm.Start{Token: token, Node: w.o.Cluster.ID(), BootID: w.o.BootID, Resumed: t.resumed})
 	if err != nil {
 		return // the daemon ends; the next one finds the record
 	}
@@ -117,6 +120,10 @@ func (w *Worker) attend(ctx context.Context, token fsm.Token, t *task) {
 			err = errEnded // ends the other one
 		}
 		return err
+	})
+	g.Go(func() error {
+		w.publish(ctx, token, watch.Done())
+		return nil
 	})
 	if err := g.Wait(); !errors.Is(err, errEnded) {
 		return // the daemon ends; the job goes on
@@ -281,8 +288,10 @@ func (w *Worker) adopt(ctx context.Context, g *errgroup.Group, f executor.Found)
 			w.log(ctx, token, "found running")
 			w.attend(ctx, token, t)
 		case executor.Prepared:
+			t.resumed = w.resumedFrom(f.Experiment, f.Attempt)
 			w.startPrepared(ctx, token, t)
 		default:
+			w.publishLast(ctx, token)
 			w.report(ctx, token, classify(f.Exit, w.outputTail(token), w.cancelling(token)))
 		}
 	})

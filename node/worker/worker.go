@@ -71,6 +71,8 @@ type Options struct {
 	// Renewals and Fences keep the leases; without Renewals there are none.
 	Renewals Renewals
 	Fences   Fences
+	// Checkpoints brings published ones here; without it every attempt begins anew.
+	Checkpoints Checkpoints
 	// Boottime is the clock of leases; default: CLOCK_BOOTTIME.
 	Boottime func() time.Duration
 	Logger   *slog.Logger
@@ -94,6 +96,8 @@ type Worker struct {
 	// heard is closed once the cluster has answered; before that nothing new begins.
 	heard     chan struct{}
 	heardOnce sync.Once
+
+	reading chan struct{} // holds one while a checkpoint's file is read
 }
 
 // task is one attempt in the worker's hands.
@@ -109,6 +113,8 @@ type task struct {
 	about       identity // constant
 	stray       stray
 	frozen      *Frozen // guarded by Worker.mu, as stray
+	// resumed is what the attempt goes on from; only its own goroutine looks at it.
+	resumed *fsm.Resumed
 }
 
 // identity is what a machine knows by itself of an attempt, without the facts.
@@ -145,7 +151,7 @@ func New(o Options) *Worker {
 	if o.Boottime == nil {
 		o.Boottime = executor.Boottime
 	}
-	w := &Worker{o: o, tasks: map[fsm.Token]*task{}, kick: make(chan struct{}), heard: make(chan struct{})}
+	w := &Worker{o: o, tasks: map[fsm.Token]*task{}, kick: make(chan struct{}), heard: make(chan struct{}), reading: make(chan struct{}, 1)}
 	if o.Renewals == nil {
 		w.open()
 	}
