@@ -50,6 +50,7 @@ func routes() []route {
 		{method: "GET", path: "/api/queue/{id:[0-9]+}/logs", role: fsm.Viewer, handle: (*Server).logs, stream: true, summary: "Output as text, or live with Accept: text/event-stream", query: []string{"attempt", "from", "tail"}},
 		{method: "GET", path: "/api/queue/{id:[0-9]+}/metrics", role: fsm.Viewer, handle: (*Server).metrics, summary: "Series for charts, with every peak; points=0 gives last and extreme values only", out: Metrics{}, query: []string{"keys", "points", "from", "to", "attempt"}},
 		{method: "GET", path: "/api/metrics", role: fsm.Viewer, handle: (*Server).compare, summary: "Series of up to 100 experiments at once", out: comparison{}, query: []string{"id", "keys", "points", "from", "to"}},
+		{method: "GET", path: "/api/queue/{id:[0-9]+}/checkpoints", role: fsm.Viewer, handle: (*Server).checkpoints, summary: "The newest published checkpoints, newest first", out: checkpointsAnswer{}},
 		{method: "GET", path: "/api/devices", role: fsm.Viewer, handle: (*Server).listDevices, summary: "Nodes with their GPUs and what runs there", out: devicesAnswer{}},
 		{method: "GET", path: "/api/devices/heartbeat", role: fsm.Viewer, handle: (*Server).heartbeats, summary: "Seconds since each node was heard, null for never", out: map[string]*float64{}},
 		{method: "POST", path: "/api/devices/heartbeat", role: fsm.Member, handle: (*Server).ignoreHeartbeat, summary: "Accepted and ignored: nodes report by themselves", out: messageAnswer{}},

@@ -131,8 +131,16 @@ func (s *shower) attempt(a *fsm.Attempt) Attempt {
 	return Attempt{
 		Number: a.Number, Token: a.Token, State: a.State, Node: s.nodeName(a.Node), NodeID: a.Node, GPUs: list(a.GPUs),
 		AssignedAt: a.AssignedAt, StartedAt: when(a.StartedAt), EndedAt: when(a.EndedAt), ExitCode: a.ExitCode, Class: a.Class,
-		Sentence: s.sentence(a),
+		Resumed: s.resumed(a.Resumed), Sentence: s.sentence(a),
 	}
+}
+
+// fromWords says what an attempt went on from.
+func fromWords(r *CheckpointRef) string {
+	if r == nil {
+		return ""
+	}
+	return fmt.Sprintf(", going on from checkpoint %d of attempt %d", r.Seq, r.Attempt)
 }
 
 // sentence says how an attempt ended, or that it has not.
@@ -192,7 +200,7 @@ func ending(a *fsm.Attempt, node string) string {
 
 func (s *shower) detail(e *fsm.Experiment) Detail {
 	spec := &s.batch(e.Batch).Spec
-	d := Detail{Experiment: s.experiment(e), Notes: e.Notes, Config: spec.Config, Spec: showSpec(spec), Attempts: []Attempt{}}
+	d := Detail{Experiment: s.experiment(e), Notes: e.Notes, Config: spec.Config, Spec: showSpec(spec), Attempts: []Attempt{}, Checkpoints: s.checkpoints(e.ID)}
 	d.Timeline = append(d.Timeline, Moment{At: e.CreatedAt, What: "submitted by " + e.User})
 	for a := range s.view.Attempts(e.ID) {
 		d.Attempts = append(d.Attempts, s.attempt(a))
@@ -203,7 +211,7 @@ func (s *shower) detail(e *fsm.Experiment) Detail {
 			}
 		}
 		add(a.AssignedAt, "was assigned to "+node)
-		add(a.StartedAt, "started on "+node)
+		add(a.StartedAt, "started on "+node+fromWords(s.resumed(a.Resumed)))
 		add(a.EndedAt, "ended: "+string(a.Class))
 	}
 	if !e.EndedAt.IsZero() {

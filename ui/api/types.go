@@ -59,7 +59,9 @@ type Detail struct {
 	Config   string    `json:"config"` // as submitted
 	Spec     Spec      `json:"spec"`
 	Attempts []Attempt `json:"attempts"`
-	Timeline []Moment  `json:"timeline"`
+	// Checkpoints are the newest published ones, newest first.
+	Checkpoints []Checkpoint `json:"checkpoints"`
+	Timeline    []Moment     `json:"timeline"`
 }
 
 // Spec is what an experiment asks for, in words people use.
@@ -95,7 +97,9 @@ type Attempt struct {
 	EndedAt    *time.Time       `json:"ended_at"`
 	ExitCode   *int             `json:"exit_code"`
 	Class      fsm.Class        `json:"class"`
-	Sentence   string           `json:"sentence"` // how it ended, or that it has not
+	// Resumed is the checkpoint it went on from, null if it began anew.
+	Resumed  *CheckpointRef `json:"resumed"`
+	Sentence string         `json:"sentence"` // how it ended, or that it has not
 	// FrozenSince is since when it stands still; null when it does not.
 	FrozenSince *time.Time `json:"frozen_since"`
 }
