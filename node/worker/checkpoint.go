@@ -24,7 +24,7 @@ const checkpointDir = "checkpoints"
 const (
 	// lookForCheckpoints is how often a running attempt is looked at: a read of one small file.
 	lookForCheckpoints = 500 * time.Millisecond
-	// lookForAnnouncements is how often the directory itself is listed where the supervisor notes nothing.
+	// lookForAnnouncements is how often the directory itself is listed, for those that no supervisor has noted.
 	lookForAnnouncements = 5 * time.Second
 	// lastLook is how long the end of an attempt waits for its last checkpoint to be read; its GPU is not free meanwhile.
 	// A minute reads tens of GB.
@@ -106,11 +106,10 @@ func (p *publisher) look(ctx, reading context.Context, last bool) {
 		return // not known here yet, or closed: then nobody wants its checkpoints any more (R8)
 	}
 	renames, err := supervisor.ReadRenames(p.records)
-	noted := !errors.Is(err, fs.ErrNotExist)
-	if err != nil && noted {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		p.complain(ctx, "the notes of its supervisor", err)
 	}
-	list := last || p.listed.IsZero() || !noted && time.Since(p.listed) >= lookForAnnouncements
+	list := last || time.Since(p.listed) >= lookForAnnouncements
 	if renames.Count <= p.journal.Handled && !list {
 		return
 	}

@@ -27,6 +27,7 @@ type lab struct {
 	runs    string
 	kit     Kit
 	cluster *cluster
+	fetch   Checkpoints
 
 	worker  *Worker
 	end     context.CancelFunc
@@ -55,7 +56,7 @@ func tell(t *testing.T, do func(t *testing.T, l *lab)) {
 func (l *lab) start() {
 	l.worker = New(Options{
 		Cluster: l.seat, Processes: l.machine, Records: l.machine, Found: l.machine.recover(), Orders: l.orders, BootID: boot,
-		RunsDir: l.runs, NodeName: "here", Kit: l.kit, Renewals: l.cluster, Fences: l.machine, Boottime: l.story.boottime, Logger: slog.New(slog.DiscardHandler),
+		RunsDir: l.runs, NodeName: "here", Kit: l.kit, Checkpoints: l.fetch, Renewals: l.cluster, Fences: l.machine, Boottime: l.story.boottime, Logger: slog.New(slog.DiscardHandler),
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	l.end = cancel

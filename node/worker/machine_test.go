@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -65,6 +66,9 @@ func (m *machine) Prepare(_ context.Context, job executor.Job) error {
 			return executor.ErrTombstone
 		}
 		return executor.ErrExists
+	}
+	if err := os.MkdirAll(m.dir(job.Token), 0o700); err != nil {
+		return err
 	}
 	for token, r := range m.records {
 		if r.job.Experiment == job.Experiment && !r.settled && r.state <= executor.Running {
@@ -263,7 +267,10 @@ func (m *machine) settle(token, word string, may func(executor.State) bool) erro
 }
 
 // LogPath implements Records.
-func (m *machine) LogPath(token string) string { return filepath.Join(m.logs, token+".log") }
+func (m *machine) LogPath(token string) string { return filepath.Join(m.dir(token), "out.log") }
+
+// dir is the attempt's directory among the records.
+func (m *machine) dir(token string) string { return filepath.Join(m.logs, token) }
 
 // Occupied implements Records.
 func (m *machine) Occupied(token string) bool {
