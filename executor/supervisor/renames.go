@@ -113,7 +113,7 @@ type renames struct {
 }
 
 // noteRenames begins to note renames, before the job's first instruction, and gives a function that ends it when all that
-// have happened are noted. It may be called twice. Without inotify nothing is noted, and the job runs all the same.
+// have happened are noted. Without inotify nothing is noted, and the job runs all the same.
 func (s *standing) noteRenames() func() {
 	r, err := s.watchRenames()
 	if err != nil {

@@ -166,8 +166,7 @@ func (s *standing) stand(ctx context.Context, ready *os.File) error {
 		return s.startFailed(ctx, ready, nil, begun, err)
 	}
 	defer out.Close()
-	noted := s.noteRenames()
-	defer noted()
+	defer s.noteRenames()()
 	births, deaths := make(chan birth, 1), make(chan death, 2)
 	var work sync.WaitGroup
 	defer work.Wait()
@@ -189,7 +188,6 @@ func (s *standing) stand(ctx context.Context, ready *os.File) error {
 	j := newJob(s.rec, b.main, s.group, s.log)
 	j.lease = lease
 	j.loop(ctx, ctl.questions(), deaths)
-	noted() // before the exit record: whoever reads that finds all checkpoints
 	e := j.exit()
 	e.StartedAt = begun
 	err = s.finish(ctx, e, out)

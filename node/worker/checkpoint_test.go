@@ -284,7 +284,7 @@ func TestZombiesPublishNothing(t *testing.T) {
 				r.save("e1", "1")
 				l.after(time.Minute)
 				l.wantPublished(1)
-				if tried := l.seat.triedTimes("publish"); tried > 1 {
+				if tried := l.seat.triedTimes("publish"); tried > 1 || !lag && tried > 0 {
 					t.Errorf("asked %d times", tried)
 				}
 			})
