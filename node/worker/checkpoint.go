@@ -125,7 +125,7 @@ func (p *publisher) look(ctx, reading context.Context, last bool) {
 		candidates = append(candidates, p.announced(ctx, run, candidates)...)
 	}
 	for _, c := range candidates {
-		if p.tryPublish(ctx, reading, run, a, c.path) {
+		if p.tryPublish(ctx, reading, run, a, c) {
 			break
 		}
 		if reading.Err() != nil {
@@ -214,8 +214,8 @@ func (p *publisher) announcement(ctx context.Context, run runFiles, at string) (
 }
 
 // tryPublish reads one candidate and proposes it. It says whether the look is done: with this one, or with all of them.
-func (p *publisher) tryPublish(ctx, reading context.Context, run runFiles, a *fsm.Attempt, at string) bool {
-	begun := time.Now()
+func (p *publisher) tryPublish(ctx, reading context.Context, run runFiles, a *fsm.Attempt, c candidate) bool {
+	at, begun := c.path, time.Now()
 	files, err := run.sum(reading, at, p.w.takeTurn)
 	if err != nil {
 		if ctx.Err() == nil {
@@ -229,8 +229,8 @@ func (p *publisher) tryPublish(ctx, reading context.Context, run runFiles, a *fs
 		p.complain(ctx, at, err)
 		return false
 	}
-	if at == p.journal.Path && digest == p.journal.Digest {
-		return true // renamed or announced again, and the same
+	if c.announcement != "" && at == p.journal.Path && digest == p.journal.Digest {
+		return true // renamed and announced
 	}
 	p.journal.Seq = max(p.journal.Seq, p.published()) + 1
 	if err := p.keep(data); err != nil {

@@ -153,6 +153,12 @@ func TestWhatIsRenamedOrAnnouncedIsPublished(t *testing.T) {
 		if got := l.published(1); len(got) != 4 || got[3] != "4 of 1: checkpoints/e1.pt, 1 files, 8 bytes" {
 			t.Errorf("published %q", got)
 		}
+		// Written again, as when it was asked for twice: whoever asked waits for a new number.
+		r.save("e1.pt", "one more")
+		l.soon()
+		if got := l.published(1); len(got) != 5 || got[4] != "5 of 1: checkpoints/e1.pt, 1 files, 8 bytes" {
+			t.Errorf("published %q", got)
+		}
 		if left, err := filepath.Glob(r.ckpt(".done-*")); err != nil || len(left) > 0 {
 			t.Errorf("announcements are left: %v, %v", left, err)
 		}

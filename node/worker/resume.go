@@ -78,47 +78,58 @@ func (w *Worker) whileWanted(ctx context.Context, token fsm.Token, done <-chan s
 
 // fetchNewest tries the checkpoints that the facts know, newest first. It gives where the copy is, "" for none.
 func (w *Worker) fetchNewest(ctx context.Context, o Order, dir string) (at string, from *fsm.Resumed, err error) {
-	into := filepath.Join(dir, resumeDir)
-	clear := func() error {
-		err := errors.Join(os.RemoveAll(into), remove(filepath.Join(dir, resumeFile)))
-		if err != nil {
-			return fmt.Errorf("make place for a checkpoint: %w", err)
-		}
-		return nil
-	}
 	// The order may be ahead of this machine's replica. A replica that has the Assign has everything before it: what the
 	// attempts before have published, to the last.
 	if !w.known(ctx, o.Attempt.Token) {
 		return "", nil, ctx.Err()
 	}
+	into := filepath.Join(dir, resumeDir)
 	for _, k := range w.o.Cluster.State().View().Checkpoints(o.Experiment.ID) {
 		if !k.Token.Less(o.Attempt.Token) {
 			continue
 		}
-		if err := clear(); err != nil {
+		if err := makePlace(dir); err != nil {
 			return "", nil, err
 		}
-		begun := time.Now()
-		err := w.o.Checkpoints.Fetch(ctx, *k, into)
-		about := []any{"checkpoint", k.Path, "of_attempt", k.Attempt, "seq", k.Seq, "node", k.Node, "bytes", k.Size}
-		switch {
-		case ctx.Err() != nil:
-			return "", nil, context.Cause(ctx)
-		case errors.Is(err, ErrWrite):
-			// To begin anew because of a full disk would cost more than to wait for its owner.
-			return "", nil, fmt.Errorf("copy the checkpoint %s of attempt %d: %w", k.Path, k.Attempt, err)
-		case err != nil:
-			w.log(ctx, o.Attempt.Token, "cannot resume from this checkpoint, trying the one before", append(about, "why", err)...)
+		if taken, err := w.fetch(ctx, o.Attempt.Token, k, into); err != nil {
+			return "", nil, err
+		} else if !taken {
 			continue
 		}
 		from := &fsm.Resumed{Token: k.Token, Seq: k.Seq}
 		if err := writeResumed(dir, from); err != nil {
 			return "", nil, err
 		}
-		w.log(ctx, o.Attempt.Token, "resumes", append(about, "took", time.Since(begun).Round(time.Millisecond))...)
 		return filepath.Join(into, path.Base(k.Path)), from, nil
 	}
-	return "", nil, clear()
+	return "", nil, makePlace(dir)
+}
+
+// fetch tries one checkpoint and says whether it is here now. An error means that none should be tried.
+func (w *Worker) fetch(ctx context.Context, token fsm.Token, k *fsm.Checkpoint, into string) (taken bool, err error) {
+	begun := time.Now()
+	err = w.o.Checkpoints.Fetch(ctx, *k, into)
+	about := []any{"checkpoint", k.Path, "of_attempt", k.Attempt, "seq", k.Seq, "node", k.Node, "bytes", k.Size}
+	switch {
+	case ctx.Err() != nil:
+		return false, context.Cause(ctx)
+	case errors.Is(err, ErrWrite):
+		// To begin anew because of a full disk would cost more than to wait for its owner.
+		return false, fmt.Errorf("copy the checkpoint %s of attempt %d: %w", k.Path, k.Attempt, err)
+	case err != nil:
+		w.log(ctx, token, "cannot resume from this checkpoint, trying the one before", append(about, "why", err)...)
+		return false, nil
+	}
+	w.log(ctx, token, "resumes", append(about, "took", time.Since(begun).Round(time.Millisecond))...)
+	return true, nil
+}
+
+// makePlace removes what an earlier try or daemon has left.
+func makePlace(dir string) error {
+	if err := errors.Join(os.RemoveAll(filepath.Join(dir, resumeDir)), remove(filepath.Join(dir, resumeFile))); err != nil {
+		return fmt.Errorf("make place for a checkpoint: %w", err)
+	}
+	return nil
 }
 
 // known waits until this machine's replica has the attempt.

@@ -48,6 +48,7 @@ type Processes interface {
 type Records interface {
 	Forget(ctx context.Context, token string) error
 	Discard(ctx context.Context, token string) error
+	// LogPath is where the output is; the manifests of the attempt's checkpoints are written beside it.
 	LogPath(token string) string
 	// Occupied says whether a supervisor stands over the attempt, also when its records are damaged.
 	Occupied(token string) bool
