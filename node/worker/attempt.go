@@ -174,6 +174,7 @@ func (w *Worker) report(ctx context.Context, token fsm.Token, o outcome) {
 	}
 	w.forget(ctx, token)
 	w.catchUp(ctx, index)
+	w.dropCopy(ctx, token)
 }
 
 // commitFinish insists on Finish and gives the index of its answer.

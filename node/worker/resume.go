@@ -9,6 +9,7 @@ import (
 	"path"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -167,6 +168,24 @@ func (w *Worker) resumedFrom(experiment uint64, attempt int) *fsm.Resumed {
 		return nil
 	}
 	return &from
+}
+
+// dropCopy removes what an ended attempt began from: it is as large as a checkpoint, and the original is elsewhere. It stays if the job
+// has published something out of it.
+func (w *Worker) dropCopy(ctx context.Context, token fsm.Token) {
+	v := w.o.Cluster.State().View()
+	a := v.Attempt(token)
+	if a == nil || a.Open() || a.Resumed == nil {
+		return
+	}
+	for _, k := range v.Checkpoints(a.Experiment) {
+		if k.Token == token && (k.Path == resumeDir || strings.HasPrefix(k.Path, resumeDir+"/")) {
+			return
+		}
+	}
+	if err := os.RemoveAll(filepath.Join(w.runDir(a.Experiment, a.Number), resumeDir)); err != nil {
+		w.log(ctx, token, "the checkpoint it began from could not be removed", "error", err)
+	}
 }
 
 func (w *Worker) runDir(experiment uint64, attempt int) string {

@@ -385,6 +385,36 @@ func TestResumedIsToldByTheNextDaemon(t *testing.T) {
 	})
 }
 
+// The copy is as large as a checkpoint and goes with its attempt, unless the job has made it its own.
+func TestTheCopyGoesWithTheAttempt(t *testing.T) {
+	for name, own := range map[string]bool{"": false, "but not when the job publishes out of it": true} {
+		t.Run(name, func(t *testing.T) {
+			tellResume(t, func(t *testing.T, l *lab, f *fetcher) {
+				l.start()
+				r := l.begun()
+				r.save("e1", "one")
+				l.soon()
+				l.failed(r)
+				second := l.again(r)
+				at := l.resumesFrom(second.order)
+				if own {
+					second.write(at, "one and two")
+					second.announce(at)
+					l.later()
+				}
+				l.failed(second)
+				if _, err := os.Lstat(at); (err == nil) != own {
+					t.Errorf("afterwards the copy: %v", err)
+				}
+				if own {
+					third := l.again(r)
+					l.wantResumed(third.order, second, 1, "one and two")
+				}
+			})
+		})
+	}
+}
+
 // stored publishes one checkpoint of two files on a disk, without a worker.
 func stored(t *testing.T) (Store, fsm.Checkpoint, *run) {
 	t.Helper()
