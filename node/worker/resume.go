@@ -77,24 +77,22 @@ func (w *Worker) whileWanted(ctx context.Context, token fsm.Token, done <-chan s
 	}
 }
 
-// fetchNewest tries the checkpoints that the facts know, newest first. It gives where the copy is, "" for none.
+// fetchNewest tries the checkpoints that the attempt may go on from. It gives where the copy is, "" for none.
 func (w *Worker) fetchNewest(ctx context.Context, o Order, dir string) (at string, from *fsm.Resumed, err error) {
-	// The order may be ahead of this machine's replica. A replica that has the Assign has everything before it: what the
-	// attempts before have published, to the last.
-	if !w.known(ctx, o.Attempt.Token) {
-		return "", nil, ctx.Err()
+	list, must, err := w.origins(ctx, o)
+	if err != nil {
+		return "", nil, err
 	}
 	into := filepath.Join(dir, resumeDir)
-	for _, k := range w.o.Cluster.State().View().Checkpoints(o.Experiment.ID) {
-		if !k.Token.Less(o.Attempt.Token) {
-			continue
-		}
+	for _, k := range list {
 		if err := makePlace(dir); err != nil {
 			return "", nil, err
 		}
-		if taken, err := w.fetch(ctx, o.Attempt.Token, k, into); err != nil {
+		taken, err := w.fetch(ctx, o.Attempt.Token, k, into)
+		if err != nil {
 			return "", nil, err
-		} else if !taken {
+		}
+		if !taken {
 			continue
 		}
 		from := &fsm.Resumed{Token: k.Token, Seq: k.Seq}
@@ -103,7 +101,37 @@ func (w *Worker) fetchNewest(ctx context.Context, o Order, dir string) (at strin
 		}
 		return filepath.Join(into, path.Base(k.Path)), from, nil
 	}
+	if must != nil {
+		return "", nil, fmt.Errorf("rank 0 goes on from checkpoint %d of %s, which cannot be brought here", must.Seq, must.Token)
+	}
 	return "", nil, makePlace(dir)
+}
+
+// origins gives the checkpoints to try, newest first. Of a gang rank 0 decides, with its Start: the others go on from the same
+// one, must, or not at all.
+func (w *Worker) origins(ctx context.Context, o Order) (list []*fsm.Checkpoint, must *fsm.Resumed, err error) {
+	// The order may be ahead of this machine's replica. A replica that has the Assign has everything before it: what the
+	// attempts before have published, to the last.
+	token, follows := o.Attempt.Token, o.Attempt.Rank(w.o.Cluster.ID()) > 0
+	known := w.await(ctx, func(v fsm.View) bool {
+		a := v.Attempt(token)
+		return a != nil && (!follows || a.Parts()[0].State() != fsm.AttemptAssigned)
+	})
+	if !known {
+		return nil, nil, context.Cause(ctx)
+	}
+	v := w.o.Cluster.State().View()
+	if follows {
+		if must = v.Attempt(token).Resumed; must == nil {
+			return nil, nil, nil
+		}
+	}
+	for _, k := range v.Checkpoints(o.Experiment.ID) {
+		if k.Token.Less(token) && (must == nil || *must == fsm.Resumed{Token: k.Token, Seq: k.Seq}) {
+			list = append(list, k)
+		}
+	}
+	return list, must, nil
 }
 
 // fetch tries one checkpoint and says whether it is here now. An error means that none should be tried.
@@ -133,11 +161,11 @@ func makePlace(dir string) error {
 	return nil
 }
 
-// known waits until this machine's replica has the attempt.
-func (w *Worker) known(ctx context.Context, token fsm.Token) bool {
+// await waits until this machine's replica shows something, and says whether it does.
+func (w *Worker) await(ctx context.Context, shows func(fsm.View) bool) bool {
 	for {
 		changed := w.o.Cluster.State().Changed()
-		if w.o.Cluster.State().View().Attempt(token) != nil {
+		if shows(w.o.Cluster.State().View()) {
 			return true
 		}
 		select {
@@ -175,7 +203,10 @@ func (w *Worker) resumedFrom(experiment uint64, attempt int) *fsm.Resumed {
 func (w *Worker) dropCopy(ctx context.Context, token fsm.Token) {
 	v := w.o.Cluster.State().View()
 	a := v.Attempt(token)
-	if a == nil || a.Open() || a.Resumed == nil {
+	if a == nil || a.Resumed == nil {
+		return
+	}
+	if p := a.On(w.o.Cluster.ID()); p == nil || p.Open() {
 		return
 	}
 	for _, k := range v.Checkpoints(a.Experiment) {

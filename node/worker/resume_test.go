@@ -385,6 +385,79 @@ func TestResumedIsToldByTheNextDaemon(t *testing.T) {
 	})
 }
 
+// The machines of a gang go on from the same checkpoint: the others wait for what rank 0 says.
+func TestAGangGoesOnFromWhatRank0Says(t *testing.T) {
+	for name, c := range map[string]struct {
+		says  *fsm.Resumed // without its token
+		fails bool
+		want  string // the copy, "" for a fresh start
+		err   string
+	}{
+		"an older one":     {says: &fsm.Resumed{Seq: 1}, want: "e1"},
+		"the newest":       {says: &fsm.Resumed{Seq: 2}, want: "e2"},
+		"begin anew":       {},
+		"one that is away": {says: &fsm.Resumed{Seq: 2}, fails: true, err: "cannot be brought here"},
+		"one long gone":    {says: &fsm.Resumed{Seq: 9}, err: "cannot be brought here"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tellResume(t, func(t *testing.T, l *lab, f *fetcher) {
+				l.start()
+				first := l.gangThatFailed()
+				f.change(func(_ context.Context, k fsm.Checkpoint, into string) error {
+					if c.fails {
+						return errors.New("no answer")
+					}
+					return nil
+				})
+				gang := l.seat.must(&fsm.Assign{Experiment: 1, Node: elsewhere, Others: []fsm.Slot{{Node: here}}}).Token
+				o := l.seat.order(gang)
+				job := executor.Job{Dir: l.runOf(o).dir}
+				err := os.MkdirAll(job.Dir, 0o755)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var running sync.WaitGroup
+				running.Go(func() { err = l.worker.resume(t.Context(), o, &job, &task{}) })
+				l.after(time.Minute)
+				if len(f.order()) > 0 {
+					t.Errorf("fetched %v before rank 0 said a word", f.order())
+				}
+				if c.says != nil {
+					c.says.Token = first
+				}
+				l.seat.must(&fsm.Start{Token: gang, Node: elsewhere, BootID: "x", Port: 29500, Resumed: c.says})
+				running.Wait()
+				at := ""
+				if len(job.Env) > 0 {
+					at = filepath.Base(job.Env[0])
+				}
+				if at != c.want || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
+					t.Errorf("resumes from %q, %v; want %q, %q", at, err, c.want, c.err)
+				}
+			})
+		})
+	}
+}
+
+// gangThatFailed makes experiment 1 on two machines, rank 0 elsewhere, whose first attempt has published two checkpoints.
+func (l *lab) gangThatFailed() fsm.Token {
+	l.t.Helper()
+	s := command()
+	s.Device.Nodes = 2
+	l.seat.must(&fsm.Submit{Spec: s})
+	token := l.seat.must(&fsm.Assign{Experiment: 1, Node: elsewhere, Others: []fsm.Slot{{Node: here}}}).Token
+	l.seat.must(&fsm.Start{Token: token, Node: elsewhere, BootID: "x", Port: 29500})
+	l.seat.must(&fsm.Start{Token: token, Node: here, BootID: boot})
+	for seq := range uint64(2) {
+		l.seat.must(&fsm.Publish{Token: token, Node: elsewhere, Seq: seq + 1, Path: fmt.Sprintf("checkpoints/e%d", seq+1), Files: 1, Size: 1, Digest: digestOf(nil)})
+	}
+	for _, node := range []string{elsewhere, here} {
+		l.seat.must(&fsm.Finish{Token: token, Node: node, Class: fsm.ClassUserError})
+	}
+	l.seat.must(&fsm.Retry{Experiments: []uint64{1}})
+	return token
+}
+
 // The copy is as large as a checkpoint and goes with its attempt, unless the job has made it its own.
 func TestTheCopyGoesWithTheAttempt(t *testing.T) {
 	for name, own := range map[string]bool{"": false, "but not when the job publishes out of it": true} {
