@@ -193,7 +193,7 @@ func (p *publisher) announcement(ctx context.Context, run runFiles, at string) (
 	f, info, err := run.open(at)
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
-			p.complain(ctx, at, err)
+			p.complain(ctx, at, errors.Join(err, run.root.Remove(at))) // a link itself, never what it points to
 		}
 		return candidate{}, false
 	}

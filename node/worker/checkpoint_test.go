@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -377,6 +378,61 @@ func TestBadCheckpoints(t *testing.T) {
 	if err != nil || string(left) != "of somebody else" {
 		t.Errorf("the file outside: %q, %v", left, err)
 	}
+}
+
+// A job swaps its file for a link to somebody else's, as fast as it can (S20). Never a byte of that is read.
+func TestSwappedWhileItIsOpened(t *testing.T) {
+	l := newLab(t)
+	r := &run{l: l, dir: filepath.Join(l.runs, "1", "1")}
+	secret := filepath.Join(t.TempDir(), "secret")
+	r.must(os.WriteFile(secret, []byte("secret"), 0o644))
+	r.write(filepath.Join(r.dir, "inside"), "inside")
+	r.write(r.ckpt("e1"), "public")
+	files, err := openRun(l.runs, 1, 1)
+	r.must(err)
+	defer files.close()
+	ended := make(chan struct{})
+	var swapping sync.WaitGroup
+	swapping.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-ended:
+				return
+			default:
+			}
+			switch i % 4 {
+			case 0:
+				err = os.Symlink(secret, r.ckpt(".x"))
+			case 1:
+				err = os.WriteFile(r.ckpt(".x"), []byte("public"), 0o644)
+			case 2:
+				err = os.Symlink("../inside", r.ckpt(".x"))
+			case 3:
+				err = unix.Mkfifo(r.ckpt(".x"), 0o644)
+			}
+			if err := errors.Join(err, os.Rename(r.ckpt(".x"), r.ckpt("e1"))); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	read := 0
+	for range 10_000 {
+		f, _, err := files.open("checkpoints/e1")
+		if err != nil {
+			continue
+		}
+		data := make([]byte, 16)
+		n, _ := f.Read(data)
+		f.Close()
+		if n > 0 && string(data[:n]) != "public" {
+			t.Fatalf("read %q", data[:n])
+		}
+		read++
+	}
+	close(ended)
+	swapping.Wait()
+	t.Logf("%d of 10,000 were opened", read)
 }
 
 func TestTooManyFilesAreNotRead(t *testing.T) {
