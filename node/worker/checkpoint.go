@@ -24,6 +24,9 @@ const checkpointDir = "checkpoints"
 const (
 	// lookForCheckpoints is how often a running attempt is looked at: a read of one small file.
 	lookForCheckpoints = 500 * time.Millisecond
+	// leastBetween keeps a job that finishes a checkpoint with every batch from filling the cluster's log: what comes sooner is
+	// overtaken, or waits so long. The last one of an attempt does not wait.
+	leastBetween = 2 * time.Second
 	// lookForAnnouncements is how often the directory itself is listed, for those that no supervisor has noted.
 	lookForAnnouncements = 5 * time.Second
 	// lastLook is how long the end of an attempt waits for its last checkpoint to be read; its GPU is not free meanwhile.
@@ -35,12 +38,13 @@ const (
 
 // publisher makes the checkpoints of one attempt known.
 type publisher struct {
-	w       *Worker
-	token   fsm.Token
-	records string // the attempt's directory among the records
-	journal journal
-	listed  time.Time // when announcements were looked for last
-	failed  string    // the last complaint, so that it is said once
+	w        *Worker
+	token    fsm.Token
+	records  string // the attempt's directory among the records
+	journal  journal
+	listed   time.Time // when announcements were looked for last
+	proposed time.Time // when a checkpoint was published last
+	failed   string    // the last complaint, so that it is said once
 }
 
 // journal is what has been dealt with, over restarts of the daemon. It lies among the records, where no job writes.
@@ -104,6 +108,9 @@ func (p *publisher) look(ctx, reading context.Context, last bool) {
 	a := p.w.o.Cluster.State().View().Attempt(p.token)
 	if a == nil || !a.Open() || a.Node != p.w.o.Cluster.ID() {
 		return // not known here yet, or closed: then nobody wants its checkpoints any more (R8)
+	}
+	if !last && time.Since(p.proposed) < leastBetween {
+		return
 	}
 	renames, err := supervisor.ReadRenames(p.records)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -248,7 +255,7 @@ func (p *publisher) tryPublish(ctx, reading context.Context, run runFiles, a *fs
 		p.complain(ctx, at, errors.New(r.Message))
 		return true
 	}
-	p.journal.Path, p.journal.Digest = at, digest
+	p.journal.Path, p.journal.Digest, p.proposed = at, digest, time.Now()
 	p.writeJournal(ctx)
 	p.failed = ""
 	p.w.log(ctx, p.token, "checkpoint published", "path", at, "seq", p.journal.Seq)

@@ -89,7 +89,7 @@ func (r *run) announce(path string) {
 func (r *run) say(text string) { r.write(r.ckpt(announcementPrefix+"X"), text) }
 
 // soon lets the worker look.
-func (l *lab) soon() { l.after(2 * lookForCheckpoints) }
+func (l *lab) soon() { l.after(leastBetween + 2*lookForCheckpoints) }
 
 // later lets the worker look where nothing is noted by a supervisor.
 func (l *lab) later() { l.after(2 * lookForAnnouncements) }
@@ -189,6 +189,27 @@ func TestOvertakenCheckpointsAreLeftOut(t *testing.T) {
 		r.must(os.Remove(r.ckpt("e8"))) // by its own rotation
 		l.soon()
 		if got := l.published(1); len(got) != 4 || !strings.Contains(got[3], "e7") {
+			t.Errorf("published %q", got)
+		}
+	})
+}
+
+// A job that finishes a checkpoint five times a second does not fill the cluster's log, and its last one counts.
+func TestManyCheckpointsAreNotAllPublished(t *testing.T) {
+	tell(t, func(t *testing.T, l *lab) {
+		l.start()
+		r := l.begun()
+		for i := range 50 {
+			r.save(fmt.Sprintf("e%d", i), fmt.Sprint(i))
+			l.after(200 * time.Millisecond)
+		}
+		if n := l.seat.triedTimes("publish"); n < 3 || n > 5 {
+			t.Errorf("%d were published in 10 s", n)
+		}
+		r.save("last", "last")
+		l.machine.exit(r.order.Attempt.Token.String(), exited(1))
+		synctest.Wait()
+		if got := l.published(1); !strings.Contains(got[len(got)-1], "checkpoints/last") {
 			t.Errorf("published %q", got)
 		}
 	})
