@@ -103,7 +103,7 @@ func TestALeaderOnAFullDiskUsesItsReserveThenStops(t *testing.T) {
 			t.Errorf("note %q", note)
 		}
 	}
-	leader.disk.failAll(nil)
+
 	leader.start(again)
 	submit(t, leader, "back")
 	eventually(t, "its disk has room again", func() bool { return followers[0].seat.DiskNote() == "" || publish(leader) })

@@ -39,7 +39,7 @@ type machine struct {
 	t      *testing.T
 	name   string
 	dir    string
-	disk   *faultyStore
+	disk   *faultyStore // of the present or last seat
 	tuning Tuning
 	addr   string // mesh
 	gossip string
@@ -54,7 +54,7 @@ type machine struct {
 }
 
 func newMachine(t *testing.T, name string) *machine {
-	m := &machine{t: t, name: name, dir: t.TempDir(), disk: newFaultyStore(), tuning: quick(), addr: "127.0.0.1:0", gossip: "127.0.0.1:0"}
+	m := &machine{t: t, name: name, dir: t.TempDir(), tuning: quick(), addr: "127.0.0.1:0", gossip: "127.0.0.1:0"}
 	t.Cleanup(func() { m.stop(); m.watch.Wait() })
 	return m
 }
@@ -66,7 +66,7 @@ func (m *machine) options() Options {
 		Logger: testLog(m.t, m.name), Tuning: m.tuning, Disk: DiskLimits{Reserve: 1 << 20, Floor: 1 << 20},
 		DiskOf: func(payload []byte) DiskState { return DiskState(payload) },
 		Health: func() []byte { return []byte(m.seat.Disk()) },
-		store:  func(inner logStore) logStore { m.disk.inner = inner; return m.disk },
+		store:  func(inner logStore) logStore { m.disk = newFaultyStore(inner); return m.disk },
 	}
 }
 

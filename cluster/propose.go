@@ -102,6 +102,9 @@ func (s *Seat) retry(ctx context.Context, r forwardRequest, repeatable bool) (fs
 		}
 		select {
 		case <-ctx.Done():
+			if _, known := s.Leader(); !known && errors.Is(err, ErrNoLeader) {
+				err = &TroubleError{Kind: ErrNoLeader, Sentence: s.leaderlessSentence()}
+			}
 			return fsm.Result{}, stillUnknown(unknown, err)
 		case <-s.stopping:
 			return fsm.Result{}, stillUnknown(unknown, ErrStopped)

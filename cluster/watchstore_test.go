@@ -21,7 +21,7 @@ type faultyStore struct {
 	always error         // of all further ones
 }
 
-func newFaultyStore() *faultyStore { return &faultyStore{} }
+func newFaultyStore(inner logStore) *faultyStore { return &faultyStore{inner: inner} }
 
 // hang makes every write wait until the end of the returned function.
 func (f *faultyStore) hang() (release func()) {
@@ -99,8 +99,7 @@ func (f *faultyStore) write(do func() error) error {
 
 // watched is a watched store over memory, with a reserve of some releases.
 func watched(releases int) (*watchStore, *faultyStore) {
-	f := newFaultyStore()
-	f.inner = raft.NewInmemStore()
+	f := newFaultyStore(raft.NewInmemStore())
 	return newWatchStore(f, "raft.db", func() bool { releases--; return releases >= 0 }), f
 }
 

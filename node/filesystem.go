@@ -13,7 +13,11 @@ func (n *Node) checkFilesystem(dir string) error {
 	if err := unix.Statfs(dir, &st); err != nil {
 		return fmt.Errorf("look at the file system of %s: %w", dir, err)
 	}
-	kind, fault := judgeFilesystem(int64(st.Type))
+	return n.takeFilesystem(dir, int64(st.Type))
+}
+
+func (n *Node) takeFilesystem(dir string, magic int64) error {
+	kind, fault := judgeFilesystem(magic)
 	switch {
 	case kind == "":
 	case fault != "" && !n.o.AnyFilesystem:
