@@ -196,7 +196,12 @@ func (s *Seat) Run(ctx context.Context) error {
 	if ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) {
 		err = nil
 	}
-	return errors.Join(err, s.Close())
+	closeErr := s.Close()
+	if failure := s.raft.watch.failure(); failure != nil {
+		s.log.Debug("close a seat whose disk has failed", "error", errors.Join(err, closeErr))
+		return failure
+	}
+	return errors.Join(err, closeErr)
 }
 
 // loopsLimit is how long the loops may take to end after they were told to.

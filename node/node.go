@@ -284,7 +284,10 @@ func (n *Node) Run(ctx context.Context) error {
 		})
 	n.peers.close()
 	if errors.Is(err, cluster.ErrDisk) {
-		return errors.Join(err, n.closers.closeHung())
+		if left := n.closers.closeHung(); left != nil {
+			n.o.Logger.Warn("the node ends with what waits for the disk", "left", left)
+		}
+		return err
 	}
 	return errors.Join(err, n.closers.closeAll())
 }
