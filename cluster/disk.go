@@ -21,7 +21,8 @@ func (d DiskState) short() bool { return d == DiskLow || d == DiskFull }
 
 // DiskLimits say how much of the data directory's file system a node keeps for itself. Zero means the default.
 type DiskLimits struct {
-	// Reserve is the size in bytes of the file that is given up when the disk is full: 128 MiB, at most 1/8 of the file system.
+	// Reserve is the size in bytes of the file that is given up when the disk is full: 128 MiB, at most 1/8 of the file system;
+	// 8 MiB on tmpfs, where it costs memory and nothing outlives the machine anyway.
 	Reserve int64
 	// Floor is the free space in bytes below which the disk is low: 2 % of the file system, at least 256 MiB (or 1/8 of a
 	// small file system), at most 16 GiB: what the node itself needs does not grow with the disk.
@@ -29,18 +30,21 @@ type DiskLimits struct {
 }
 
 const (
-	reserveSize           = 128 << 20
-	leastFloor, mostFloor = 256 << 20, 16 << 30
+	reserveSize, reserveInMemory = 128 << 20, 8 << 20
+	leastFloor, mostFloor        = 256 << 20, 16 << 30
 	// fewInodes is how many files must be possible still; each attempt needs some.
 	fewInodes = 64
 )
 
-func (l DiskLimits) withDefaults(total int64) DiskLimits {
+func (l DiskLimits) withDefaults(u usage) DiskLimits {
 	if l.Reserve == 0 {
-		l.Reserve = min(reserveSize, total/8)
+		l.Reserve = min(reserveSize, u.total/8)
+		if u.inMemory {
+			l.Reserve = min(reserveInMemory, l.Reserve)
+		}
 	}
 	if l.Floor == 0 {
-		l.Floor = min(max(total/50, leastFloor), mostFloor, total/8)
+		l.Floor = min(max(u.total/50, leastFloor), mostFloor, u.total/8)
 	}
 	return l
 }
@@ -52,6 +56,7 @@ func (l DiskLimits) nothing() int64 { return min(l.Reserve/8, l.Floor/2, 16<<20)
 type usage struct {
 	total, free int64 // free for ordinary users
 	noFiles     bool  // (almost) no further file can be made
+	inMemory    bool
 }
 
 func measure(dir string) (usage, error) {
@@ -61,7 +66,8 @@ func measure(dir string) (usage, error) {
 	}
 	block := int64(st.Bsize)
 	// Files is 0 where files are not counted.
-	return usage{total: int64(st.Blocks) * block, free: int64(st.Bavail) * block, noFiles: st.Files > 0 && st.Ffree < fewInodes}, nil
+	return usage{total: int64(st.Blocks) * block, free: int64(st.Bavail) * block, noFiles: st.Files > 0 && st.Ffree < fewInodes,
+		inMemory: st.Type == unix.TMPFS_MAGIC}, nil
 }
 
 // judge gives the state of a disk. It becomes ok again only a quarter above the floor, so that it does not flutter there.

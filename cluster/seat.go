@@ -204,8 +204,8 @@ func (s *Seat) Run(ctx context.Context) error {
 	return errors.Join(err, closeErr)
 }
 
-// loopsLimit is how long the loops may take to end after they were told to.
-const loopsLimit = 5 * time.Second
+// loopsLimit is how long the loops may take to end after they were told to: looking for three lost members takes 15 s.
+const loopsLimit = 20 * time.Second
 
 // waitFor waits for the loops, but when they were told to end not for ever: one may be writing to a disk that hangs.
 func (s *Seat) waitFor(loops context.Context, group *errgroup.Group) error {

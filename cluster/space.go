@@ -30,7 +30,7 @@ func openSpace(dir string, limits DiskLimits, log *slog.Logger) (*space, error) 
 	if err != nil {
 		return nil, err
 	}
-	limits = limits.withDefaults(u.total)
+	limits = limits.withDefaults(u)
 	s := &space{dir: dir, limits: limits, reserve: newReserve(dir, limits.Reserve), log: log, changed: make(chan struct{})}
 	if !s.reserve.held() {
 		if err := s.reserve.take(); err != nil {
@@ -48,7 +48,7 @@ func RoomToStart(dir string, limits DiskLimits) error {
 	if err != nil {
 		return err
 	}
-	limits = limits.withDefaults(u.total)
+	limits = limits.withDefaults(u)
 	want := limits.nothing()
 	if !newReserve(dir, limits.Reserve).held() {
 		want += limits.Reserve
@@ -167,8 +167,8 @@ func (s *Seat) diskOf(id string) DiskState {
 // errNotBetter: no voter that answers has more room than this leader.
 var errNotBetter = errors.New("no voter that answers has more disk space")
 
-// lowDiskPause is how long a leader on a low disk waits before it looks again for a voter with room.
-const lowDiskPause = 5 * time.Second
+// lowDiskPause is how long a leader on a low disk waits before it looks again for a voter with room, in looks at the voters.
+const lowDiskPause = 10
 
 // leaveLowDisk hands leadership to a voter with room while this leader has little. It does not come back by itself: the
 // next leader has room.
@@ -177,7 +177,7 @@ func (s *Seat) leaveLowDisk(ctx context.Context) error {
 		changed := s.DiskChanged()
 		var again <-chan time.Time
 		if s.Disk().short() {
-			again = time.After(lowDiskPause)
+			again = time.After(lowDiskPause * s.o.Tuning.Balance)
 			if err := s.moveToRoom(ctx); err != nil && ctx.Err() == nil {
 				s.log.Info("the disk is low, and leadership stays here", "error", err)
 			}

@@ -243,7 +243,7 @@ func TestSyncTimes(t *testing.T) {
 
 func TestUsageBecomesAState(t *testing.T) {
 	const mib = 1 << 20
-	tmpfs := DiskLimits{Reserve: 8 * mib, Floor: 16 * mib}.withDefaults(64 * mib)
+	tmpfs := DiskLimits{Reserve: 8 * mib, Floor: 16 * mib}.withDefaults(usage{total: 64 * mib})
 	for _, c := range []struct {
 		free int64
 		held bool
@@ -275,8 +275,11 @@ func TestDiskLimitsFollowTheSizeOfTheFileSystem(t *testing.T) {
 		8 * gib:     {128 << 20, 256 << 20},
 		20000 * gib: {128 << 20, 16 * gib},
 	} {
-		if got := (DiskLimits{}).withDefaults(total); got != want {
+		if got := (DiskLimits{}).withDefaults(usage{total: total}); got != want {
 			t.Errorf("of %d: %+v, want %+v", total, got, want)
 		}
+	}
+	if got := (DiskLimits{}).withDefaults(usage{total: 8 * gib, inMemory: true}); got.Reserve != 8<<20 {
+		t.Errorf("in memory %d bytes are kept", got.Reserve)
 	}
 }
