@@ -66,6 +66,21 @@ func TestALeaderWhoseDiskHangsIsReplaced(t *testing.T) {
 	submit(t, leader, "back")
 }
 
+func TestASuccessorIsNamedPastTheLoopThatHangs(t *testing.T) {
+	// Nothing closes here, so that no other way to a new leader is quicker than the timers.
+	leader, followers := votingLab(t, func(tuning *Tuning) { calm(tuning); tuning.LeaderHang = time.Hour })
+	defer leader.disk.hang()()
+	leader.seat.passOn(t.Context())
+	start := time.Now()
+	submit(t, followers[0], "to the successor")
+	if took := time.Since(start); took > leader.tuning.Heartbeat {
+		t.Errorf("the next answer took %v, no faster than the election timer", took)
+	}
+	if id, known := followers[1].seat.Leader(); !known || id == leader.seat.ID() {
+		t.Error("the old leader is still taken for the leader")
+	}
+}
+
 func TestAFollowerWhoseDiskHangsStopsAnswering(t *testing.T) {
 	leader, followers := votingLab(t, calm)
 	sick := followers[0]
