@@ -322,3 +322,20 @@ func TestInventoryIsAnnounced(t *testing.T) {
 		wait()
 	})
 }
+
+func TestTheWordOnADiskTravelsInTheBeacon(t *testing.T) {
+	payload, err := beacon{CPU: 3}.withDisk(&mouth{}).encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := decodeBeacon(payload)
+	if err != nil || b.Room != cluster.DiskLow || b.Sync != 12 || diskOf(payload) != cluster.DiskLow {
+		t.Errorf("%s is read as %+v, %v", payload, b, err)
+	}
+	// A node of an older version says nothing, and counts as one with room.
+	for text, want := range map[string]cluster.DiskState{`{"c":3}`: cluster.DiskOK, `{`: "", ``: ""} {
+		if got := diskOf([]byte(text)); got != want {
+			t.Errorf("%q is read as %q, want %q", text, got, want)
+		}
+	}
+}
