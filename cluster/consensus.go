@@ -22,6 +22,7 @@ type consensus struct {
 	*raft.Raft
 	id    string
 	store *raftboltdb.BoltStore
+	watch *watchStore
 	trans *transport
 	wire  *wire
 	// terms tells of every gain and loss of leadership, in order. Raft blocks when nobody reads it.
@@ -31,6 +32,7 @@ type consensus struct {
 	observer *raft.Observer
 	waits    waits
 	closed   chan struct{}
+	stop     func() raft.Future // Shutdown, once: a second one would not wait
 }
 
 // raftOptions say how to open a consensus.
@@ -42,6 +44,8 @@ type raftOptions struct {
 	wire      *wire
 	trans     *transport
 	tuning    Tuning
+	room      func() bool // makes room on a full disk
+	faults    func(logStore) logStore
 	log       *slog.Logger
 }
 
@@ -71,10 +75,16 @@ func openConsensus(o raftOptions) (_ *consensus, err error) {
 	if err := os.MkdirAll(o.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open consensus log: %w", err)
 	}
-	store, err := openStore(filepath.Join(o.dir, "raft.db"))
+	path := filepath.Join(o.dir, "raft.db")
+	store, err := openStore(path)
 	if err != nil {
 		return nil, err
 	}
+	var inner logStore = store
+	if o.faults != nil {
+		inner = o.faults(inner)
+	}
+	watch := newWatchStore(inner, path, o.room)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, store.Close())
@@ -88,16 +98,17 @@ func openConsensus(o raftOptions) (_ *consensus, err error) {
 	terms := make(chan bool, 16)
 	config := o.config(terms)
 	if o.bootstrap {
-		if err := bootstrap(config, store, snaps, o); err != nil {
+		if err := bootstrap(config, watch, snaps, o); err != nil {
 			return nil, err
 		}
 	}
-	server, err := raft.NewRaft(config, o.fsm, store, store, snaps, o.trans)
+	server, err := raft.NewRaft(config, o.fsm, watch, watch, snaps, o.trans)
 	if err != nil {
 		return nil, fmt.Errorf("start consensus: %w", err)
 	}
-	c := &consensus{Raft: server, id: o.id, store: store, trans: o.trans, wire: o.wire, terms: terms,
-		leaders: make(chan raft.Observation, 16), closed: make(chan struct{})}
+	c := &consensus{Raft: server, id: o.id, store: store, watch: watch, trans: o.trans, wire: o.wire, terms: terms,
+		leaders: make(chan raft.Observation, 16), closed: make(chan struct{}),
+		stop: sync.OnceValue(func() raft.Future { return server.Shutdown() })}
 	c.observer = raft.NewObserver(c.leaders, false, func(o *raft.Observation) bool {
 		_, ok := o.Data.(raft.LeaderObservation)
 		return ok
@@ -120,12 +131,12 @@ func openStore(path string) (*raftboltdb.BoltStore, error) {
 		return nil, fmt.Errorf("open consensus log: another cvlab node uses %s; stop it first: %w", filepath.Dir(path), err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open consensus log: %w", err)
+		return nil, fmt.Errorf("open consensus log: %w", openError(path, err))
 	}
 	return store, nil
 }
 
-func bootstrap(config *raft.Config, store *raftboltdb.BoltStore, snaps raft.SnapshotStore, o raftOptions) error {
+func bootstrap(config *raft.Config, store logStore, snaps raft.SnapshotStore, o raftOptions) error {
 	exists, err := raft.HasExistingState(store, store, snaps)
 	if err != nil {
 		return fmt.Errorf("found cluster: %w", err)
@@ -240,21 +251,41 @@ func (w *waits) settle(limit time.Duration) {
 	}
 }
 
-// settleLimit is how long a closing seat waits for what is under way.
-const settleLimit = 500 * time.Millisecond
+const (
+	// settleLimit is how long a closing seat waits for what is under way.
+	settleLimit = 500 * time.Millisecond
+	// closeLimit is how long it waits for raft's end, and then for the log's; failedLimit the same when the disk failed.
+	closeLimit, failedLimit = 5 * time.Second, 300 * time.Millisecond
+)
+
+// abandon makes this server silent at once, without waiting for anything.
+func (c *consensus) abandon() {
+	c.stop()
+	_ = c.trans.Close() // it never fails
+	c.watch.letGo()
+}
 
 // close stops raft, then the wire under it, then the log. Raft forgets futures that are on their way to the facts when it
 // shuts down, and who waits for one would wait for ever; so those are let through first.
 func (c *consensus) close() error {
-	c.waits.settle(settleLimit)
+	limit := closeLimit
+	if c.watch.failure() != nil {
+		limit = failedLimit
+	} else {
+		c.waits.settle(settleLimit)
+	}
 	c.DeregisterObserver(c.observer)
-	stopped := c.Shutdown()
+	stopped := c.stop()
 	// Replication may wait up to Tuning.RPC for a peer that is gone; without its connections it ends at once.
 	wireErr := c.trans.Close()
-	raftErr := stopped.Error()
+	c.watch.letGo()
+	raftErr := bounded("end raft", limit, stopped.Error)
 	close(c.closed)
 	c.trans.CloseStreams()
-	if err := errors.Join(wireErr, raftErr, c.store.Close()); err != nil {
+	if c.watch.failure() != nil {
+		c.waits.settle(settleLimit)
+	}
+	if err := errors.Join(wireErr, raftErr, bounded("close the log", limit, c.store.Close)); err != nil {
 		return fmt.Errorf("close consensus: %w", err)
 	}
 	return nil

@@ -53,6 +53,8 @@ const (
 	statusBusy          = "busy"
 	statusUnknown       = "unknown"
 	statusNotUnderstood = "not understood"
+	statusStalled       = "stalled"
+	statusNoRoom        = "no room"
 )
 
 type forwardAnswer struct {
@@ -70,6 +72,10 @@ func statusOf(err error) string {
 		return statusNotUnderstood
 	case errors.Is(err, ErrUnknown):
 		return statusUnknown
+	case errors.Is(err, ErrStalled):
+		return statusStalled
+	case errors.Is(err, ErrNoRoom):
+		return statusNoRoom
 	case errors.Is(err, ErrBusy):
 		return statusBusy
 	case errors.Is(err, ErrNoLeader):
@@ -83,8 +89,13 @@ func (a forwardAnswer) err() error {
 	known := map[string]error{
 		statusNotApplied: ErrNotApplied, statusNoLeader: ErrNoLeader, statusBusy: ErrBusy, statusNotUnderstood: ErrNotUnderstood,
 	}
-	if a.Status == statusOK {
+	switch a.Status {
+	case statusOK:
 		return nil
+	case statusStalled:
+		return &TroubleError{Kind: ErrStalled, Sentence: a.Error}
+	case statusNoRoom:
+		return &TroubleError{Kind: ErrNoRoom, Sentence: a.Error}
 	}
 	if err := known[a.Status]; err != nil {
 		return fmt.Errorf("%w (leader: %s)", err, a.Error)
@@ -269,6 +280,9 @@ func (s *Seat) proposeForwarded(ctx context.Context, from string, r forwardReque
 	e, err := fsm.Decode(r.Entry)
 	if err != nil {
 		return fsm.Result{}, fmt.Errorf("%w: %w", ErrNotUnderstood, err)
+	}
+	if err := s.refusesForRoom(e); err != nil {
+		return fsm.Result{}, err
 	}
 	select {
 	case s.slots <- struct{}{}:

@@ -51,6 +51,7 @@ func (s *Seat) ownTerm(ctx context.Context, _ uint64) error {
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.balance(ctx) })
+	group.Go(func() error { return s.leaveLowDisk(ctx) })
 	return group.Wait()
 }
 

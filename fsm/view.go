@@ -171,6 +171,11 @@ func (v View) AccessBySecret(secret []byte) *Access {
 	return first[Access](v.txn, tableAccess, "secret", textKey(string(secret)))
 }
 
+// Answered says whether a change of this user with this idempotency key was made: a repeat only answers what it gave.
+func (v View) Answered(user, idempotency string) bool {
+	return idempotency != "" && first[key](v.txn, tableKeys, "id", textKey(keyID(user, idempotency))) != nil
+}
+
 // AllAccess walks the tokens in the order of their IDs.
 func (v View) AllAccess() iter.Seq[*Access] { return all[Access](v.txn, tableAccess, "id_prefix", nil) }
 

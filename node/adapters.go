@@ -33,6 +33,11 @@ func (c *clusterView) Status(context.Context) api.ClusterStatus {
 		ID: c.ClusterID(), Name: c.Name(), Epoch: epoch, Term: stats.Term, Index: v.Index(),
 		Answered: api.NodeRef{ID: c.ID(), Name: c.name}, Nodes: []api.ClusterNode{},
 	}
+	s.Trouble, s.NoRoom = c.Trouble(), c.Crowded()
+	said := map[string]beacon{}
+	for _, h := range c.Health() {
+		said[h.Node], _ = decodeBeacon(h.Payload) // one that cannot be read says nothing
+	}
 	var voters, alive []string
 	for _, m := range c.Members() {
 		n := v.Node(m.ID)
@@ -42,7 +47,7 @@ func (c *clusterView) Status(context.Context) api.ClusterStatus {
 		if m.ID == c.ID() {
 			s.Answered.Name = n.Name
 		}
-		s.Nodes = append(s.Nodes, clusterNode(m, n))
+		s.Nodes = append(s.Nodes, clusterNode(m, n, said[m.ID]))
 		if m.Role == cluster.RoleVoter {
 			voters = append(voters, n.Name)
 			if m.Alive == cluster.Alive {
@@ -59,10 +64,13 @@ func (c *clusterView) Status(context.Context) api.ClusterStatus {
 		}
 	}
 	s.Note = outlook(voters, alive, len(s.Nodes))
+	if disks := c.DiskNote(); disks != "" {
+		s.Note += ". " + disks
+	}
 	return s
 }
 
-func clusterNode(m cluster.Member, n *fsm.Node) api.ClusterNode {
+func clusterNode(m cluster.Member, n *fsm.Node, b beacon) api.ClusterNode {
 	role := "learner"
 	switch {
 	case m.Leader:
@@ -73,6 +81,7 @@ func clusterNode(m cluster.Member, n *fsm.Node) api.ClusterNode {
 	c := api.ClusterNode{
 		ID: m.ID, Name: n.Name, Role: role, State: m.Alive, Version: n.Version, HTTP: n.HTTP, Mesh: n.Mesh, Gossip: n.Gossip,
 		NoExec: n.NoExec, NoUI: n.NoUI, Draining: n.Draining, GPUs: len(n.GPUs), JoinedAt: n.JoinedAt,
+		Disk: string(m.Disk), Sync: float64(b.Sync) / 1000, Stuck: m.Stuck,
 	}
 	if m.LastHeard >= 0 {
 		heard := m.LastHeard.Seconds()

@@ -18,6 +18,7 @@ import (
 type beaconer struct {
 	seat    teller
 	monitor measurer
+	disk    disk
 	held    func(uuid string) bool
 	far     func() map[uint64]metrics.Progress // how far what runs here is
 	bearing func() bearing
@@ -28,6 +29,13 @@ type teller interface {
 	SendBeacon(payload []byte)
 	Publish(payload []byte)
 	LeaderChanged() <-chan struct{}
+}
+
+// disk is what the seat knows of its own.
+type disk interface {
+	Disk() cluster.DiskState
+	DiskChanged() <-chan struct{}
+	SyncTime() time.Duration
 }
 
 type measurer interface {
@@ -42,8 +50,8 @@ func (b *beaconer) Run(ctx context.Context) error {
 	publish := true
 	var said bearing
 	for n := 0; ; n++ {
-		changed, leader := b.monitor.Changed(), b.seat.LeaderChanged()
-		word := newBeacon(b.monitor.Reading(), b.held)
+		changed, leader, room := b.monitor.Changed(), b.seat.LeaderChanged(), b.disk.DiskChanged()
+		word := newBeacon(b.monitor.Reading(), b.held).withDisk(b.disk)
 		word.tell(b.far())
 		word.bearing = b.bearing()
 		// Who cannot reach the leader freezes, so all are told: somebody may yet hear it.
@@ -65,6 +73,8 @@ func (b *beaconer) Run(ctx context.Context) error {
 			return ctx.Err()
 		case <-changed:
 			publish = true
+		case <-room: // who cannot reach a leader should know, too, whose disk is full
+			publish = true
 		case <-leader: // a new leader has heard nobody yet
 		case <-tick.C:
 		}
@@ -73,6 +83,15 @@ func (b *beaconer) Run(ctx context.Context) error {
 
 // publishEvery is in beacons: each costs one gossip broadcast, which a hundred machines can afford every 10 s.
 const publishEvery = 10
+
+// word is what this node says of itself at this moment.
+func (n *Node) word() []byte {
+	payload, err := newBeacon(n.monitor.Reading(), n.holds).withDisk(n.seat).encode()
+	if err != nil {
+		n.o.Logger.Error("this node has nothing to say of itself", "error", err)
+	}
+	return payload
+}
 
 // leaderHealth is the leader's view of the machines' health.
 type leaderHealth struct {

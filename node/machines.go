@@ -166,6 +166,7 @@ func device(v fsm.View, n *fsm.Node, h cluster.Health, heard bool) api.Device {
 			d.State = "stale"
 		}
 		b, _ = decodeBeacon(h.Payload) // one that cannot be read says nothing, as if it had not come
+		d.DiskState = string(diskOf(h.Payload))
 	}
 	d.CPU = api.CPU{Cores: b.Cores, Utilization: b.CPU}
 	d.Memory = api.Space{Used: b.Mem[0] * mib, Total: b.Mem[1] * mib}

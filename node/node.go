@@ -90,6 +90,9 @@ func (n *Node) openData(context.Context) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("make the data directory: %w; choose another one with --data", err)
 	}
+	if err := n.checkFilesystem(dir); err != nil {
+		return err
+	}
 	lockFile, err := lock(dir)
 	if err != nil {
 		return err
@@ -157,7 +160,7 @@ func (n *Node) openExecutor(ctx context.Context) error {
 func (n *Node) openSeat(ctx context.Context) error {
 	o := cluster.Options{
 		Dir: n.o.DataDir, Identity: n.id, Mesh: n.mesh, Roster: n.roster, GossipAddr: n.o.Gossip, Advertise: n.o.Advertise,
-		Self: n.self, Logger: n.o.Logger,
+		Self: n.self, Disk: n.o.Disk, DiskOf: diskOf, Health: n.word, Logger: n.o.Logger,
 	}
 	if n.o.Join == "" {
 		o.Found = &cluster.Founding{Name: n.o.ClusterName}
@@ -261,9 +264,9 @@ func (n *Node) Run(ctx context.Context) error {
 	announce := &announcer{announce: n.seat.Announce, changed: n.monitor.Changed, logger: n.o.Logger}
 	keys := &credentials{seat: n.seat, own: ownAccess(n.id.ID(), n.token)}
 	notify := &notifier{ready: n.ready, alive: n.alive, logger: n.o.Logger}
-	beacons := &beaconer{seat: n.seat, monitor: n.monitor, held: n.holds, far: n.charts.Here, bearing: func() bearing { return newBearing(w, warnings) }, logger: n.o.Logger}
+	beacons := &beaconer{seat: n.seat, monitor: n.monitor, disk: n.seat, held: n.holds, far: n.charts.Here, bearing: func() bearing { return newBearing(w, warnings) }, logger: n.o.Logger}
 	err := runStages(ctx,
-		[]loop{{"mesh", n.mesh.Run}},
+		[]loop{{"mesh", n.runMesh}},
 		[]loop{{"cluster", n.seat.Run}},
 		[]loop{
 			{"GPU monitor", n.monitor.Run},
@@ -285,7 +288,22 @@ func (n *Node) Run(ctx context.Context) error {
 			{"readiness", func(ctx context.Context) error { close(n.ready); <-ctx.Done(); return nil }},
 		})
 	n.peers.close()
+	if errors.Is(err, cluster.ErrDisk) {
+		if left := n.closers.closeHung(); left != nil {
+			n.o.Logger.Warn("the node ends with what waits for the disk", "left", left)
+		}
+		return err
+	}
 	return errors.Join(err, n.closers.closeAll())
+}
+
+// runMesh runs the mesh. The seat closes it when it cuts the node off from the others, and then ends with the reason.
+func (n *Node) runMesh(ctx context.Context) error {
+	err := n.mesh.Run(ctx)
+	if err == nil {
+		<-ctx.Done()
+	}
+	return err
 }
 
 // Close frees what New has opened, for a node that is not run.

@@ -45,6 +45,7 @@ func (p *program) printDevices(list []api.Device) error {
 		if d.Draining {
 			state += ", draining"
 		}
+		state += diskWords(d.DiskState)
 		heard := "never"
 		if d.LastHeard != nil {
 			heard = fmt.Sprintf("%.1fs", *d.LastHeard)
@@ -99,6 +100,15 @@ func (p *program) printBearings(list []api.Device) {
 	}
 }
 
+// diskWords is what a machine's state says of its disk, after a comma.
+func diskWords(disk string) string {
+	switch disk {
+	case "low", "full":
+		return ", disk " + disk
+	}
+	return ""
+}
+
 func joined(ids []uint64) string {
 	words := make([]string, len(ids))
 	for i, id := range ids {
@@ -128,10 +138,18 @@ func (p *program) clusterCommand() *cobra.Command {
 			if s.Leader != nil {
 				leader = s.Leader.Name
 			}
-			fmt.Fprintf(p.stdout, "cluster  %s (%s)\nleader   %s, term %d\n\n", plain(s.Name), s.ID, plain(leader), s.Term)
+			fmt.Fprintf(p.stdout, "cluster  %s (%s)\nleader   %s, term %d\n", plain(s.Name), s.ID, plain(leader), s.Term)
+			if trouble := first(s.Trouble, s.NoRoom); trouble != "" {
+				fmt.Fprintf(p.stdout, "trouble  %s\n", plain(trouble))
+			}
+			fmt.Fprintln(p.stdout)
 			t := newTable(p.stdout, "NODE", "ID", "ROLE", "STATE", "GPUS", "VERSION", "ADDRESS")
 			for _, n := range s.Nodes {
-				t.row(n.Name, n.ID, n.Role, n.State, fmt.Sprint(n.GPUs), n.Version, n.Mesh)
+				state := n.State + diskWords(n.Disk)
+				if n.Stuck {
+					state += ", takes no changes"
+				}
+				t.row(n.Name, n.ID, n.Role, state, fmt.Sprint(n.GPUs), n.Version, n.Mesh)
 			}
 			if err := t.flush(); err != nil {
 				return err

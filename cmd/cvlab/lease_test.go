@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/deveronica/cvlab/cluster"
 	"github.com/deveronica/cvlab/executor"
 	"github.com/deveronica/cvlab/fsm"
 	"github.com/deveronica/cvlab/node/leader"
@@ -192,6 +193,21 @@ func TestHiddenLeaseSetting(t *testing.T) {
 	}
 	for _, text := range []string{"6s", "6s,", ",1s", "6,1", "0s,1s", "6s,-1s", "6s,1s,1s"} {
 		if got, err := testLease(text); err == nil || !strings.Contains(err.Error(), "CVLAB_TEST_LEASE") {
+			t.Errorf("%q gives %v, %v", text, got, err)
+		}
+	}
+}
+
+func TestHiddenDiskSetting(t *testing.T) {
+	for text, want := range map[string]cluster.DiskLimits{
+		"": {}, "8MiB,16MiB": {Reserve: 8 << 20, Floor: 16 << 20}, "512KiB,1GiB": {Reserve: 512 << 10, Floor: 1 << 30}, "4096,1B": {Reserve: 4096, Floor: 1},
+	} {
+		if got, err := testDisk(text); err != nil || got != want {
+			t.Errorf("%q gives %v, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"8MiB", "8MiB,", ",16MiB", "8MB,16MiB", "0,1MiB", "-1MiB,1MiB", "1MiB,2MiB,3MiB", "99999999999GiB,1MiB", "MiB,1MiB"} {
+		if got, err := testDisk(text); err == nil || !strings.Contains(err.Error(), "CVLAB_TEST_DISK") {
 			t.Errorf("%q gives %v, %v", text, got, err)
 		}
 	}

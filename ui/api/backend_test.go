@@ -41,6 +41,7 @@ type lab struct {
 	before, after func(n int) error
 	barriers      int
 	leader        string
+	trouble       string
 	output        map[fsm.Token][]byte
 	outputErr     error
 	devices       []Device
@@ -158,7 +159,7 @@ func (l *lab) Age() time.Duration { return 40 * time.Millisecond }
 func (l *lab) Status(context.Context) ClusterStatus {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s := ClusterStatus{ID: "c1", Name: "vision", Term: 3, Voters: 1, Nodes: []ClusterNode{{ID: nodeA, Name: "gpu1", Role: "leader", State: "alive"}}}
+	s := ClusterStatus{ID: "c1", Name: "vision", Term: 3, Voters: 1, Trouble: l.trouble, Nodes: []ClusterNode{{ID: nodeA, Name: "gpu1", Role: "leader", State: "alive"}}}
 	if l.leader != "" {
 		s.Leader = &NodeRef{ID: l.leader, Name: "gpu1"}
 	}

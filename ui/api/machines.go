@@ -17,7 +17,9 @@ type Device struct {
 	CPU       CPU      `json:"cpu"`
 	Memory    Space    `json:"memory"`
 	Disk      Space    `json:"disk"`
-	GPUs      []GPU    `json:"gpus"`
+	// DiskState is the node's word on that: ok, low, full; empty when it said none.
+	DiskState string `json:"disk_state"`
+	GPUs      []GPU  `json:"gpus"`
 	// Running are the numbers of the experiments whose attempts are open here. The server fills it from the facts, as it
 	// does Experiment of each GPU, Draining, NoExec, CPUSlots, Labels and Version.
 	Running  []uint64          `json:"running"`
@@ -105,6 +107,10 @@ type ClusterStatus struct {
 	Voters   int           `json:"voters"`
 	// Tolerates is how many more voters may die before nothing can be decided.
 	Tolerates int `json:"tolerates"`
+	// Trouble says in one sentence why nothing can be changed now, NoRoom why no new experiments are taken, naming the
+	// machines; both are empty when all is well.
+	Trouble string `json:"trouble"`
+	NoRoom  string `json:"no_room"`
 	// Note says in one sentence what would be lost if one more machine died.
 	Note string `json:"note"`
 }
@@ -122,7 +128,13 @@ type ClusterNode struct {
 	// Role is leader, voter or learner.
 	Role string `json:"role"`
 	// State is one word of the backend's: alive, suspect, dead, left.
-	State     string    `json:"state"`
+	State string `json:"state"`
+	// Disk is the node's last word on the room of its data directory: ok, low, full; empty when it said none. Sync is how
+	// long its disk takes to make a change durable: 99 of 100 took no longer; 0 when it is not known.
+	Disk string  `json:"disk"`
+	Sync float64 `json:"sync_p99_s"`
+	// Stuck says that it votes and answers, and takes no changes (seen from the leader only).
+	Stuck     bool      `json:"stuck"`
 	LastHeard *float64  `json:"last_heard_s"`
 	Version   string    `json:"version"`
 	HTTP      string    `json:"http"` // host:port
