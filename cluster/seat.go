@@ -38,6 +38,8 @@ type Seat struct {
 	gossip   *gossip
 	out      *outbox
 
+	departures *departures
+
 	slots     chan struct{} // one token per change in flight
 	listeners map[string]net.Listener
 	life
@@ -70,7 +72,8 @@ func Open(ctx context.Context, o Options) (_ *Seat, err error) {
 	s := &Seat{
 		o: o, id: o.Identity.ID(), log: o.Logger.With("component", "cluster"),
 		replica: newReplica(), leader: newLeadership(), slots: make(chan struct{}, maxInFlight), out: newOutbox(),
-		listeners: map[string]net.Listener{}, life: life{stopping: make(chan struct{})},
+		departures: newDepartures(),
+		listeners:  map[string]net.Listener{}, life: life{stopping: make(chan struct{})},
 	}
 	s.forward = newForwarder(s.DialPeer)
 	s.barriers = &barriers{commit: s.commitBarrier}
@@ -175,7 +178,7 @@ func (s *Seat) Run(ctx context.Context) error {
 		s.servePeers(protocolForward, s.serveForward),
 		s.servePeers(protocolJoin, s.serveJoin),
 		s.servePeers(protocolPulse, servePulse),
-		s.keepPulse, s.keepTogether, s.beacons, s.announceSelf, s.standAlone,
+		s.keepPulse, s.keepTogether, s.beacons, s.announceSelf, s.keepName, s.standAlone,
 		func(ctx context.Context) error { return s.Lead(ctx, s.ownTerm) },
 	} {
 		group.Go(func() error { return run(loops) })
