@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/deveronica/cvlab/fsm"
 )
@@ -143,10 +146,10 @@ func TestTheLeaderDiesDuringAChange(t *testing.T) {
 		leader, others := leaderOf(t, all)
 		token := newToken(t, leader, 3)
 		fresh := newMachine(t, "fresh")
-		first := make(chan error, 1)
-		go func() { first <- fresh.tryStart(joining(others[0].addr, token)) }()
+		var first errgroup.Group
+		first.Go(func() error { return fresh.tryStart(joining(others[0].addr, token)) })
 		leader.kill()
-		if err := <-first; err != nil {
+		if err := first.Wait(); err != nil {
 			eventually(t, "a repeated join succeeds", func() bool { return fresh.tryStart(joining(others[0].addr, token)) == nil })
 		}
 		submit(t, fresh, "through the new one")
@@ -168,17 +171,16 @@ func TestTheLeaderDiesDuringAChange(t *testing.T) {
 		all := lab(t, 3)
 		settled(t, all[0], 3)
 		leader, others := leaderOf(t, all)
-		removed := make(chan struct{})
-		go func() {
-			defer close(removed)
+		var first sync.WaitGroup
+		first.Go(func() {
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 			defer cancel()
 			_, _ = others[1].seat.Propose(ctx, fsm.Entry{By: "ana", Command: &fsm.Remove{Node: others[0].seat.ID()}})
-		}()
+		})
 		eventually(t, "a demotion is under way", func() bool { return len(voters(leader.seat.raft.servers())) < 3 })
 		leader.kill()
 		leader.start(again)
-		<-removed
+		first.Wait()
 		remove(t, others[1], others[0])
 		settled(t, others[1], 2)
 		others[0].stop()
@@ -188,18 +190,17 @@ func TestTheLeaderDiesDuringAChange(t *testing.T) {
 		settled(t, all[0], 4)
 		leader, others := leaderOf(t, all)
 		id := others[0].seat.ID()
-		removed := make(chan struct{})
-		go func() {
-			defer close(removed)
+		var first sync.WaitGroup
+		first.Go(func() {
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 			defer cancel()
 			_, _ = others[1].seat.Propose(ctx, fsm.Entry{By: "ana", Command: &fsm.Remove{Node: id}})
-		}()
+		})
 		eventually(t, "a removal is under way", func() bool {
 			return !slices.Contains(voters(leader.seat.raft.servers()), id) || leader.seat.State().View().Node(id).Removed
 		})
 		leader.kill()
-		<-removed
+		first.Wait()
 		leader.start(again)
 		remove(t, others[1], others[0])
 		settled(t, others[1], 3)
