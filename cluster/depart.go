@@ -79,20 +79,17 @@ func (s *Seat) retire(ctx context.Context, c *fsm.Remove) (fsm.Result, error) {
 	if n == nil || n.Removed {
 		return fsm.Result{Code: fsm.OK}, nil // the facts answer that
 	}
-	if others := 0; !c.Off {
-		for m := range v.Nodes() {
-			if m.ID != n.ID {
-				others++
-			}
+	others := 0
+	for m := range v.Nodes() {
+		if m.ID != n.ID {
+			others++
 		}
-		if others == 0 {
-			return fsm.Result{Code: fsm.Conflict, Message: fmt.Sprintf("%s is the only machine of its cluster: the queue and all experiments would be lost with it", n.Name)}, nil
-		}
-		for a := range v.Open(n.ID) {
-			if a.State == fsm.AttemptStarted {
-				return fsm.Result{Code: fsm.OK}, nil // refused by the facts; it keeps its vote
-			}
-		}
+	}
+	if others == 0 {
+		return fsm.Result{Code: fsm.Conflict, Message: fmt.Sprintf("%s is the only machine of its cluster: the queue and all experiments would be lost with it", n.Name)}, nil
+	}
+	if !c.Off && mayRun(v, n.ID) {
+		return fsm.Result{Code: fsm.OK}, nil // refused by the facts; it keeps its vote
 	}
 	limit := departLimit
 	if c.Off {
@@ -101,8 +98,8 @@ func (s *Seat) retire(ctx context.Context, c *fsm.Remove) (fsm.Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	err := s.untilRetired(ctx, n.ID)
-	if c.Off && !errors.Is(err, ErrStopped) {
-		return fsm.Result{Code: fsm.OK}, nil // it can do no more harm than it does already
+	if leader, _ := s.Leader(); c.Off && leader != n.ID && !errors.Is(err, ErrStopped) {
+		return fsm.Result{Code: fsm.OK}, nil // it is off: its vote is missing already
 	}
 	return fsm.Result{Code: fsm.OK}, err
 }

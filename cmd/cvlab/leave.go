@@ -167,13 +167,13 @@ func wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// lastWords says with which code a node ends that is in no cluster any more. A service must not be started again at once:
+// lastWords says why a node has ended and with which code a node ends that is in no cluster any more. A service must not be started again at once:
 // it would found a cluster of its own, or be told the same again every two seconds.
 func (p *program) lastWords(err error, dir string) error {
 	switch {
 	case errors.Is(err, node.ErrLeft):
 		fmt.Fprintf(p.stdout, "this node has left its cluster; %s has forgotten it. A new start founds a cluster of its own\n", dir)
-		if os.Getenv("INVOCATION_ID") != "" {
+		if os.Getenv("NOTIFY_SOCKET") != "" {
 			return &exitError{code: exitLeft}
 		}
 		return nil
