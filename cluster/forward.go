@@ -41,6 +41,7 @@ type forwardRequest struct {
 	Hops   int             `json:"hops"`
 	Entry  json.RawMessage `json:"entry,omitempty"`
 	Follow bool            `json:"follow,omitempty"` // the sender's replica waits for the entry
+	Node   string          `json:"node,omitempty"`   // that departs
 	// Limit is how long the sender will wait, in milliseconds.
 	Limit int64 `json:"limit"`
 }
@@ -62,6 +63,7 @@ type forwardAnswer struct {
 	Error  string     `json:"error,omitempty"`
 	Result fsm.Result `json:"result,omitzero"`
 	Index  uint64     `json:"index,omitempty"` // of a barrier
+	Ready  bool       `json:"ready,omitempty"` // the node that departs has no vote any more
 }
 
 func statusOf(err error) string {
@@ -265,6 +267,8 @@ func (s *Seat) answerForward(ctx context.Context, from string, r forwardRequest)
 		a.Result, err = s.proposeForwarded(ctx, from, r)
 	case opBarrier:
 		a.Index, err = s.readIndex(ctx, r.Hops)
+	case opDepart:
+		a.Ready, err = s.mayGo(ctx, r.Node, r.Hops)
 	default:
 		err = fmt.Errorf("%w: request %q", ErrNotUnderstood, r.Op)
 	}

@@ -108,7 +108,7 @@ func (s *Seat) Announce(ctx context.Context) error {
 		return fmt.Errorf("announce this node: %w", err)
 	}
 	self := s.self()
-	if old := s.replica.state.View().Node(s.id); old != nil && sameNode(*old, self) {
+	if old := s.replica.state.View().Node(s.id); old != nil && sameNode(*old, self) && !s.nameIsFree(self.Name) {
 		return nil
 	}
 	result, err := s.Propose(ctx, fsm.Entry{By: s.id, Command: &fsm.Update{Node: self}})

@@ -32,7 +32,15 @@ const (
 // Errors: ErrNotApplied (with ErrNoLeader, ErrBusy, ErrStopped, ErrStalled, ErrNoRoom), ErrUnknown, ErrNotUnderstood; a
 // *TroubleError where machines can be named. When there has been no leader for 4 s, or nothing is committed for as long, it
 // says so without trying for 10 s. A refusal by the facts is a Result with a code. A zero e.At is filled in.
+//
+// Before it removes a node, that node's vote and leadership are taken over by others; where that is not possible now, the
+// error is ErrVoteNeeded.
 func (s *Seat) Propose(ctx context.Context, e fsm.Entry) (fsm.Result, error) {
+	if removal, ok := e.Command.(*fsm.Remove); ok {
+		if refusal, err := s.retire(ctx, removal); err != nil || refusal.Refused() {
+			return refusal, err
+		}
+	}
 	result, err := s.commit(ctx, e, true)
 	if err != nil {
 		return result, err

@@ -44,6 +44,8 @@ type Seat struct {
 	handing  atomic.Bool  // leadership is being handed to a voter with room
 	applying atomic.Int64 // proposals that wait for this leader's log
 
+	departures *departures
+
 	slots     chan struct{} // one token per change in flight
 	listeners map[string]net.Listener
 	life
@@ -76,7 +78,8 @@ func Open(ctx context.Context, o Options) (_ *Seat, err error) {
 	s := &Seat{
 		o: o, id: o.Identity.ID(), log: o.Logger.With("component", "cluster"),
 		replica: newReplica(), leader: newLeadership(), slots: make(chan struct{}, maxInFlight), out: newOutbox(), stall: newStall(),
-		listeners: map[string]net.Listener{}, life: life{stopping: make(chan struct{})},
+		departures: newDepartures(),
+		listeners:  map[string]net.Listener{}, life: life{stopping: make(chan struct{})},
 	}
 	s.forward = newForwarder(s.DialPeer)
 	s.barriers = &barriers{commit: s.commitBarrier}
@@ -186,7 +189,7 @@ func (s *Seat) Run(ctx context.Context) error {
 		s.servePeers(protocolForward, s.serveForward),
 		s.servePeers(protocolJoin, s.serveJoin),
 		s.servePeers(protocolPulse, servePulse),
-		s.keepPulse, s.keepTogether, s.beacons, s.announceSelf, s.standAlone,
+		s.keepPulse, s.keepTogether, s.beacons, s.announceSelf, s.keepName, s.standAlone,
 		s.watchDisk, s.space.run, s.watchProgress,
 		func(ctx context.Context) error { return s.Lead(ctx, s.ownTerm) },
 	} {

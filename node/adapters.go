@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -67,7 +68,32 @@ func (c *clusterView) Status(context.Context) api.ClusterStatus {
 	if disks := c.DiskNote(); disks != "" {
 		s.Note += ". " + disks
 	}
+	for _, old := range s.Nodes {
+		if fresh := newSelf(old, s.Nodes); fresh != "" && mayRun(v, old.ID) {
+			s.Note += fmt.Sprintf("; %s was wiped and is here again as %s: if nothing of what it ran is left, say so with: cvlab remove %s --it-is-off", old.Name, fresh, old.Name)
+		}
+	}
 	return s
+}
+
+// newSelf names the member that has joined later at the address of one that is gone.
+func newSelf(old api.ClusterNode, all []api.ClusterNode) string {
+	for _, n := range all {
+		if old.State != cluster.Alive && n.ID != old.ID && n.Mesh == old.Mesh && n.JoinedAt.After(old.JoinedAt) {
+			return n.Name
+		}
+	}
+	return ""
+}
+
+// mayRun says whether an attempt that was started on a node is open.
+func mayRun(v fsm.View, node string) bool {
+	for a := range v.Open(node) {
+		if a.State == fsm.AttemptStarted {
+			return true
+		}
+	}
+	return false
 }
 
 func clusterNode(m cluster.Member, n *fsm.Node, b beacon) api.ClusterNode {
@@ -130,6 +156,15 @@ func (j *joins) CreateJoinToken(ctx context.Context, by string, uses int, ttl ti
 		return "", nil, err
 	}
 	return token.String(), access, nil
+}
+
+// Leave implements api.Joins.
+func (j *joins) Leave(ctx context.Context, by string) error {
+	err := j.node.Leave(ctx, by)
+	if errors.Is(err, ErrStays) {
+		return fmt.Errorf("%w: %w", api.ErrConflict, err)
+	}
+	return err
 }
 
 // JoinOther implements api.Joins.

@@ -20,21 +20,21 @@ import (
 	"github.com/deveronica/cvlab/node/worker"
 )
 
-// disk is what a machine has of its own checkpoints.
-type disk struct {
+// ownRuns is what a machine has of its own checkpoints.
+type ownRuns struct {
 	t   *testing.T
 	dir string
 }
 
-func newDisk(t *testing.T) disk { return disk{t, t.TempDir()} }
+func newOwnRuns(t *testing.T) ownRuns { return ownRuns{t, t.TempDir()} }
 
-func (d disk) store() worker.Store {
+func (d ownRuns) store() worker.Store {
 	return worker.Store{
 		RunsDir: filepath.Join(d.dir, "runs"), Records: func(token string) string { return filepath.Join(d.dir, "attempts", token) },
 	}
 }
 
-func (d disk) write(path, text string) {
+func (d ownRuns) write(path, text string) {
 	d.t.Helper()
 	path = filepath.Join(d.dir, path)
 	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644)); err != nil {
@@ -46,7 +46,7 @@ func (d disk) write(path, text string) {
 const big = 3 << 20
 
 // publish puts a checkpoint of two files on the disk, as it was published by a node.
-func (d disk) publish(node string) fsm.Checkpoint {
+func (d ownRuns) publish(node string) fsm.Checkpoint {
 	d.t.Helper()
 	m := worker.Manifest{Experiment: 7, Attempt: 2, Path: "checkpoints/e1"}
 	for name, text := range map[string]string{"model": strings.Repeat("weights ", big/8), "state": "adam"} {
@@ -66,7 +66,7 @@ func (d disk) publish(node string) fsm.Checkpoint {
 }
 
 // keep lets a node answer for the checkpoints of a disk.
-func (m *meshLab) keep(node string, d disk) {
+func (m *meshLab) keep(node string, d ownRuns) {
 	l := m.net.listen(node)
 	s := &peerServer{stored: d.store(), who: whoOf, logger: quiet()}
 	m.running.Go(func() {
@@ -87,7 +87,7 @@ func wantCopy(t *testing.T, into string) {
 
 func TestCheckpointsComeFromWhereTheyAre(t *testing.T) {
 	onMesh(t, func(t *testing.T, m *meshLab) {
-		onA, onB := newDisk(t), newDisk(t)
+		onA, onB := newOwnRuns(t), newOwnRuns(t)
 		m.keep(nodeA, onA)
 		m.keep(nodeB, onB)
 		here := newCheckpoints(nodeA, onA.store(), m.peer(nodeA), quiet())
@@ -106,23 +106,23 @@ func TestCheckpointsComeFromWhereTheyAre(t *testing.T) {
 
 func TestDamagedCheckpointsAreNotTaken(t *testing.T) {
 	at := "runs/7/2/checkpoints/e1/"
-	for name, damage := range map[string]func(d disk){
-		"changed":       func(d disk) { d.write(at+"model", strings.Repeat("Weights ", big/8)) },
-		"the last byte": func(d disk) { d.write(at+"state", "adan") },
-		"shorter":       func(d disk) { d.write(at+"state", "ada") },
-		"one file gone": func(d disk) { _ = os.Remove(filepath.Join(d.dir, at, "state")) },
-		"all gone":      func(d disk) { _ = os.RemoveAll(filepath.Join(d.dir, "runs")) },
-		"a link out": func(d disk) {
+	for name, damage := range map[string]func(d ownRuns){
+		"changed":       func(d ownRuns) { d.write(at+"model", strings.Repeat("Weights ", big/8)) },
+		"the last byte": func(d ownRuns) { d.write(at+"state", "adan") },
+		"shorter":       func(d ownRuns) { d.write(at+"state", "ada") },
+		"one file gone": func(d ownRuns) { _ = os.Remove(filepath.Join(d.dir, at, "state")) },
+		"all gone":      func(d ownRuns) { _ = os.RemoveAll(filepath.Join(d.dir, "runs")) },
+		"a link out": func(d ownRuns) {
 			_ = os.Remove(filepath.Join(d.dir, at, "state"))
 			_ = os.Symlink("/etc/passwd", filepath.Join(d.dir, at, "state"))
 		},
-		"the manifest gone": func(d disk) { _ = os.RemoveAll(filepath.Join(d.dir, "attempts")) },
-		"another manifest":  func(d disk) { d.write("attempts/1-9/checkpoint-3.json", "{}") },
+		"the manifest gone": func(d ownRuns) { _ = os.RemoveAll(filepath.Join(d.dir, "attempts")) },
+		"another manifest":  func(d ownRuns) { d.write("attempts/1-9/checkpoint-3.json", "{}") },
 	} {
 		for _, node := range []string{nodeA, nodeB} {
 			t.Run(name+" on "+node[:1], func(t *testing.T) {
 				onMesh(t, func(t *testing.T, m *meshLab) {
-					d := newDisk(t)
+					d := newOwnRuns(t)
 					m.keep(nodeB, d)
 					k := d.publish(node)
 					damage(d)
@@ -142,7 +142,7 @@ func TestDamagedCheckpointsAreNotTaken(t *testing.T) {
 }
 
 // stalls is a node that answers, sends a part, and then nothing.
-func (m *meshLab) stalls(id string, d disk, k fsm.Checkpoint, send int) {
+func (m *meshLab) stalls(id string, d ownRuns, k fsm.Checkpoint, send int) {
 	l := m.net.listen(id)
 	m.running.Go(func() {
 		<-m.ctx.Done()
@@ -171,23 +171,23 @@ func (m *meshLab) stalls(id string, d disk, k fsm.Checkpoint, send int) {
 // The start of an attempt does not hang on a machine that has gone.
 func TestSilentMachinesAreGivenUp(t *testing.T) {
 	for name, c := range map[string]struct {
-		make func(m *meshLab, d disk, k fsm.Checkpoint)
+		make func(m *meshLab, d ownRuns, k fsm.Checkpoint)
 		most time.Duration
 	}{
-		"it is off":             {func(m *meshLab, _ disk, _ fsm.Checkpoint) { m.net.cut = map[[2]string]bool{{nodeA, nodeB}: true} }, checkpointAnswer},
-		"it does not listen":    {func(*meshLab, disk, fsm.Checkpoint) {}, 0},
-		"it says nothing":       {func(m *meshLab, _ disk, _ fsm.Checkpoint) { m.mute(nodeB, false) }, checkpointAnswer},
-		"it stops after a file": {func(m *meshLab, d disk, k fsm.Checkpoint) { m.stalls(nodeB, d, k, big) }, checkpointStall},
-		"it stops in a file":    {func(m *meshLab, d disk, k fsm.Checkpoint) { m.stalls(nodeB, d, k, big/2) }, checkpointStall},
+		"it is off":             {func(m *meshLab, _ ownRuns, _ fsm.Checkpoint) { m.net.cut = map[[2]string]bool{{nodeA, nodeB}: true} }, checkpointAnswer},
+		"it does not listen":    {func(*meshLab, ownRuns, fsm.Checkpoint) {}, 0},
+		"it says nothing":       {func(m *meshLab, _ ownRuns, _ fsm.Checkpoint) { m.mute(nodeB, false) }, checkpointAnswer},
+		"it stops after a file": {func(m *meshLab, d ownRuns, k fsm.Checkpoint) { m.stalls(nodeB, d, k, big) }, checkpointStall},
+		"it stops in a file":    {func(m *meshLab, d ownRuns, k fsm.Checkpoint) { m.stalls(nodeB, d, k, big/2) }, checkpointStall},
 	} {
 		t.Run(name, func(t *testing.T) {
 			onMesh(t, func(t *testing.T, m *meshLab) {
-				d := newDisk(t)
+				d := newOwnRuns(t)
 				k := d.publish(nodeB)
 				c.make(m, d, k)
 				into := filepath.Join(t.TempDir(), "resume")
 				began := time.Now()
-				err := newCheckpoints(nodeA, newDisk(t).store(), m.peer(nodeA), quiet()).Fetch(t.Context(), k, into)
+				err := newCheckpoints(nodeA, newOwnRuns(t).store(), m.peer(nodeA), quiet()).Fetch(t.Context(), k, into)
 				if err == nil || time.Since(began) != c.most || c.most > 0 && !errors.Is(err, errSilent) {
 					t.Errorf("after %s: %v", time.Since(began), err)
 				}
@@ -204,7 +204,7 @@ func (f failing) Fetch(_ context.Context, _ fsm.Checkpoint, into string, _ func(
 }
 
 func TestTheNextSourceIsAsked(t *testing.T) {
-	d := newDisk(t)
+	d := newOwnRuns(t)
 	k := d.publish(nodeA)
 	own := ownCheckpoints{nodeA, d.store()}
 	into := filepath.Join(t.TempDir(), "resume")
@@ -227,7 +227,7 @@ func TestTheNextSourceIsAsked(t *testing.T) {
 
 func TestQuestionsForCheckpointsThatMakeNoSense(t *testing.T) {
 	onMesh(t, func(t *testing.T, m *meshLab) {
-		d := newDisk(t)
+		d := newOwnRuns(t)
 		d.publish(nodeB)
 		m.keep(nodeB, d)
 		p := m.peer(nodeA)

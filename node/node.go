@@ -53,6 +53,7 @@ type Node struct {
 	front   *front
 	ready   chan struct{}
 	rejoin  chan *Rejoin
+	left    chan struct{} // filled when the node has left its cluster
 
 	machines *machines
 	logs     *logs
@@ -70,7 +71,7 @@ func New(ctx context.Context, o Options) (*Node, error) {
 	if o, err = o.withDefaults(hostname, runtime.NumCPU()); err != nil {
 		return nil, err
 	}
-	n := &Node{o: o, ready: make(chan struct{}), rejoin: make(chan *Rejoin, 1), roster: cluster.NewRoster()}
+	n := &Node{o: o, ready: make(chan struct{}), rejoin: make(chan *Rejoin, 1), left: make(chan struct{}, 1), roster: cluster.NewRoster()}
 	for _, step := range []func(context.Context) error{
 		n.openData, n.openPorts, n.openMachine, n.openExecutor, n.openSeat, n.openHandlers,
 	} {
@@ -98,6 +99,9 @@ func (n *Node) openData(context.Context) error {
 		return err
 	}
 	n.closers.add("lock", lockFile.Close)
+	if err := finishLeaving(dir); err != nil {
+		return err
+	}
 	if n.id, _, err = mesh.LoadOrCreateIdentity(filepath.Join(dir, "identity.key")); err != nil {
 		return fmt.Errorf("open the node's key: %w", err)
 	}
@@ -153,8 +157,10 @@ func (n *Node) openExecutor(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.found, err = n.runner.Recover(ctx)
-	return err
+	if n.found, err = n.runner.Recover(ctx); err != nil {
+		return err
+	}
+	return n.refuseRemoved(n.id)
 }
 
 func (n *Node) openSeat(ctx context.Context) error {
@@ -293,6 +299,9 @@ func (n *Node) Run(ctx context.Context) error {
 			n.o.Logger.Warn("the node ends with what waits for the disk", "left", left)
 		}
 		return err
+	}
+	if errors.Is(err, cluster.ErrRemoved) {
+		err = n.removed(err)
 	}
 	return errors.Join(err, n.closers.closeAll())
 }

@@ -127,7 +127,7 @@ func (p *program) runNode(ctx context.Context, f *nodeFlags, peer string) error 
 			}
 			o.Join, then = "", &node.Rejoin{Peer: peer, Token: token}
 		default:
-			return err
+			return p.lastWords(err, o.DataDir)
 		}
 	}
 }

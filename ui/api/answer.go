@@ -83,6 +83,8 @@ func (s *Server) asProblem(r *http.Request, err error) *Error {
 		return later("too many changes are in flight; nothing was changed")
 	case errors.Is(err, cluster.ErrNoLeader):
 		return later("the cluster has no leader now; nothing was changed")
+	case errors.Is(err, cluster.ErrVoteNeeded):
+		return later("others cannot take over this machine's part in the decisions yet; nothing was changed")
 	case errors.Is(err, cluster.ErrNotApplied):
 		return later("the change was not taken; nothing was changed")
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):

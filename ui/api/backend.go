@@ -67,4 +67,7 @@ type Joins interface {
 	// JoinOther makes this node leave its own cluster for the one of a peer. It refuses when somebody would miss the own
 	// one, and returns before the node has changed over.
 	JoinOther(ctx context.Context, peer, token string) error
+	// Leave gets this node out of its cluster, for a person, and returns before the node has ended. An error that wraps
+	// ErrConflict says why it stays; those of package cluster mean that a repeat may succeed.
+	Leave(ctx context.Context, by string) error
 }

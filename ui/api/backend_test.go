@@ -29,10 +29,11 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // lab is a cluster of one process: a real state, whose log is a counter, and machines and output made of maps.
 type lab struct {
-	t     *testing.T
-	state *fsm.State
-	srv   *Server
-	log   bytes.Buffer
+	leaveErr error
+	t        *testing.T
+	state    *fsm.State
+	srv      *Server
+	log      bytes.Buffer
 
 	mu       sync.Mutex
 	index    uint64
@@ -298,6 +299,8 @@ func (j joinsOf) CreateJoinToken(_ context.Context, by string, uses int, ttl tim
 	_, err := j.l.commit(fsm.Entry{By: by, At: time.Now(), Command: &fsm.Grant{Access: a}})
 	return "cvj1_join1_secret_check", &a, err
 }
+
+func (j joinsOf) Leave(context.Context, string) error { return j.l.leaveErr }
 
 func (j joinsOf) JoinOther(context.Context, string, string) error { return nil }
 

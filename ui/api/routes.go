@@ -66,6 +66,7 @@ func routes() []route {
 		{method: "POST", path: "/api/queue/experiment/{uid}/cancel", role: fsm.Member, handle: (*Server).upstreamCancel, summary: "Cancel, as cvlab-kit's scripts do", out: messageAnswer{}},
 		{method: "GET", path: "/api/cluster", role: fsm.Viewer, handle: (*Server).cluster, summary: "Leader, voters and members", out: ClusterStatus{}},
 		{method: "POST", path: "/api/cluster/join", role: fsm.Admin, handle: (*Server).joinOther, summary: "Make this node, alone and without experiments, join another cluster", in: JoinRequest{}, out: messageAnswer{}},
+		{method: "POST", path: "/api/cluster/leave", role: fsm.Admin, handle: (*Server).leave, summary: "Get this node, on which nothing runs any more, out of its cluster", out: messageAnswer{}},
 		{method: "GET", path: "/api/tokens", role: fsm.Admin, handle: (*Server).listTokens, summary: "Tokens without their secrets", out: tokensAnswer{}},
 		{method: "POST", path: "/api/tokens", role: fsm.Admin, handle: (*Server).createToken, summary: "Make a token for a user or for joining machines", in: TokenRequest{}, out: NewToken{}},
 		{method: "DELETE", path: "/api/tokens/{token}", role: fsm.Admin, handle: (*Server).revokeToken, summary: "Take a token back, by its ID", out: messageAnswer{}},
