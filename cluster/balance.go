@@ -35,11 +35,13 @@ func (s *Seat) balance(ctx context.Context) error {
 	for {
 		members := s.replica.state.Changed()
 		b.step(ctx, time.Now())
+		b.forgetOldSelves(ctx)
 		// A new member is added as soon as its admission is committed, but no faster than one pass after the other.
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+		case <-s.departures.wake:
 		case <-b.strangers(members):
 		}
 	}
@@ -97,10 +99,10 @@ func (b *balancer) standings(ctx context.Context, now time.Time) []standing {
 	list := make([]standing, 0, len(all))
 	for id, st := range all {
 		b.observe(st, last, now)
-		if st.Voter && !st.Alive && !b.replaced[id] && b.addressTaken(ctx, id) {
+		if !st.Alive && !b.replaced[id] && b.addressTaken(ctx, id) {
 			b.replaced[id] = true
 		}
-		st.Replaced = b.replaced[id]
+		st.Replaced, st.Leaving = b.replaced[id], s.departures.wanted(id, now)
 		list = append(list, *st)
 	}
 	return list
@@ -164,7 +166,8 @@ func (b *balancer) addressTaken(ctx context.Context, id string) bool {
 func (b *balancer) carryOut(ctx context.Context, c change) error {
 	r := b.seat.raft
 	if c.Do == handOff {
-		return r.await(ctx, r.LeadershipTransfer())
+		hostport, _ := b.seat.meshAddress(c.ID)
+		return r.await(ctx, r.LeadershipTransferToServer(raft.ServerID(c.ID), address(c.ID, hostport)))
 	}
 	config := r.GetConfiguration()
 	if err := config.Error(); err != nil {

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,14 +19,18 @@ import (
 func (s *Seat) Barrier(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, proposeLimit)
 	defer cancel()
+	began := time.Now()
 	for {
 		news := s.leader.changed()
 		index, err := s.readIndex(ctx, 0)
 		if err == nil {
 			return s.WaitIndex(ctx, index)
 		}
-		if errors.Is(err, ErrStopped) {
+		if errors.Is(err, ErrStopped) || errors.Is(err, ErrStalled) {
 			return err
+		}
+		if gone := s.givesUp(err, began); gone != nil {
+			return gone
 		}
 		select {
 		case <-ctx.Done():
@@ -44,8 +49,10 @@ func (s *Seat) readIndex(ctx context.Context, hops int) (uint64, error) {
 		return 0, ErrNoLeader
 	}
 	if s.raft.State() == raft.Leader {
-		if err := s.barriers.wait(ctx); err != nil {
-			return 0, err
+		bound, unbind := s.stall.bind(ctx)
+		defer unbind()
+		if err := s.barriers.wait(bound); err != nil {
+			return 0, cmp.Or(s.stall.reason(), err)
 		}
 		return s.replica.state.Index(), nil
 	}
@@ -134,6 +141,8 @@ func (s *Seat) commitBarrier() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), proposeLimit)
 	defer cancel()
+	s.applying.Add(1)
+	defer s.applying.Add(-1)
 	if err := s.raft.await(ctx, s.raft.Barrier(enqueueLimit)); err != nil {
 		return fmt.Errorf("%w: barrier: %w", ErrNotApplied, err)
 	}

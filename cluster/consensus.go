@@ -17,11 +17,16 @@ import (
 	"go.etcd.io/bbolt"
 )
 
+// cachedLogs is how many of the newest entries are kept in memory: what followers at the leader's heels are sent. An entry may
+// have 4 MiB, so more would cost more than they save.
+const cachedLogs = 16
+
 // consensus is this machine's raft server with what it stands on.
 type consensus struct {
 	*raft.Raft
 	id    string
 	store *durable
+	watch *watchStore
 	trans *transport
 	wire  *wire
 	// terms tells of every gain and loss of leadership, in order. Raft blocks when nobody reads it.
@@ -31,6 +36,7 @@ type consensus struct {
 	observer *raft.Observer
 	waits    waits
 	closed   chan struct{}
+	stop     func() raft.Future // Shutdown, once: a second one would not wait
 }
 
 // raftOptions say how to open a consensus.
@@ -45,6 +51,8 @@ type raftOptions struct {
 	wire    *wire
 	trans   *transport
 	tuning  Tuning
+	room    func() bool // makes room on a full disk
+	faults  func(logStore) logStore
 	log     *slog.Logger
 }
 
@@ -94,8 +102,9 @@ func openConsensus(o raftOptions) (_ *consensus, err error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &consensus{Raft: server, id: o.id, store: d, trans: o.trans, wire: o.wire, terms: terms,
-		leaders: make(chan raft.Observation, 16), closed: make(chan struct{})}
+	c := &consensus{Raft: server, id: o.id, store: d, watch: d.watch, trans: o.trans, wire: o.wire, terms: terms,
+		leaders: make(chan raft.Observation, 16), closed: make(chan struct{}),
+		stop: sync.OnceValue(func() raft.Future { return server.Shutdown() })}
 	c.observer = raft.NewObserver(c.leaders, false, func(o *raft.Observation) bool {
 		_, ok := o.Data.(raft.LeaderObservation)
 		return ok
@@ -118,7 +127,7 @@ func openStore(path string) (*raftboltdb.BoltStore, error) {
 		return nil, fmt.Errorf("open consensus log: another cvlab node uses %s; stop it first: %w", filepath.Dir(path), err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open consensus log: %w", err)
+		return nil, fmt.Errorf("open consensus log: %w", openError(path, err))
 	}
 	return store, nil
 }
@@ -238,24 +247,44 @@ func (w *waits) settle(limit time.Duration) {
 	}
 }
 
-// settleLimit is how long a closing seat waits for what is under way.
-const settleLimit = 500 * time.Millisecond
+const (
+	// settleLimit is how long a closing seat waits for what is under way.
+	settleLimit = 500 * time.Millisecond
+	// closeLimit is how long it waits for raft's end, and then for the log's; failedLimit the same when the disk failed.
+	closeLimit, failedLimit = 5 * time.Second, 300 * time.Millisecond
+)
+
+// abandon makes this server silent at once, without waiting for anything.
+func (c *consensus) abandon() {
+	c.stop()
+	_ = c.trans.Close() // it never fails
+	c.watch.letGo()
+}
 
 // close stops raft, then the wire under it, then the log. Raft forgets futures that are on their way to the facts when it
 // shuts down, and who waits for one would wait for ever; so those are let through first.
 func (c *consensus) close() error {
-	c.waits.settle(settleLimit)
+	limit := closeLimit
+	if c.watch.failure() != nil {
+		limit = failedLimit
+	} else {
+		c.waits.settle(settleLimit)
+	}
 	c.DeregisterObserver(c.observer)
-	stopped := c.Shutdown()
+	stopped := c.stop()
 	// Replication may wait up to Tuning.RPC for a peer that is gone; without its connections it ends at once.
 	wireErr := c.trans.Close()
+	c.watch.letGo()
 	var raftErr error
 	if !c.store.store.isDead() { // else raft waits for what will never be read
-		raftErr = stopped.Error()
+		raftErr = bounded("end raft", limit, stopped.Error)
 	}
 	close(c.closed)
 	c.trans.CloseStreams()
-	if err := errors.Join(wireErr, raftErr, c.store.close()); err != nil {
+	if c.watch.failure() != nil {
+		c.waits.settle(settleLimit)
+	}
+	if err := errors.Join(wireErr, raftErr, bounded("close the log", limit, c.store.close)); err != nil {
 		return fmt.Errorf("close consensus: %w", err)
 	}
 	return nil

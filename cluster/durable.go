@@ -25,6 +25,7 @@ const (
 // durable is what raft stands on: log, term, vote and snapshots, each behind a checksum.
 type durable struct {
 	bolt  *raftboltdb.BoltStore
+	watch *watchStore // between the file and the seals
 	store *sealedStore
 	snaps raft.SnapshotStore
 	mark  *watermark
@@ -70,7 +71,12 @@ func openDurable(o raftOptions) (_ *durable, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if d.store, err = newSealedStore(d.bolt, path, d.mark, o.damaged); err != nil {
+	var below logStore = d.bolt
+	if o.faults != nil {
+		below = o.faults(below)
+	}
+	d.watch = newWatchStore(below, path, o.room)
+	if d.store, err = newSealedStore(d.watch, path, d.mark, o.damaged); err != nil {
 		return nil, errors.Join(err, d.mark.close())
 	}
 	// Three snapshots: the older ones and the trailing log stand in for a corrupt newest one.
@@ -208,7 +214,12 @@ func startRaft(config *raft.Config, facts raft.FSM, d *durable, dir string, tran
 			err = damage(dir, "", fmt.Errorf("%v", r))
 		}
 	}()
-	if server, err = raft.NewRaft(config, facts, d.store, d.store, d.snaps, trans); err != nil {
+	// Every heartbeat of a resting leader names its last entry: without the cache each one is read from the disk and decoded.
+	logs, err := raft.NewLogCache(cachedLogs, d.store)
+	if err != nil {
+		return nil, fmt.Errorf("open consensus log: %w", err)
+	}
+	if server, err = raft.NewRaft(config, facts, logs, d.store, d.snaps, trans); err != nil {
 		if errors.Is(err, ErrDamaged) {
 			return nil, err
 		}

@@ -30,4 +30,33 @@ var (
 	ErrOtherMember = errors.New("this node is in another cluster")
 	// ErrStopped: the seat is closing. It is an ErrNotApplied.
 	ErrStopped = fmt.Errorf("this node is stopping: %w", ErrNotApplied)
+	// ErrNoRoom: too few voters have disk space for new experiments. It is an ErrNotApplied and comes as a *TroubleError.
+	ErrNoRoom = fmt.Errorf("too few voters have disk space: %w", ErrNotApplied)
+	// ErrStalled: there is a leader, but nothing is committed. It is an ErrNotApplied and comes as a *TroubleError.
+	ErrStalled = fmt.Errorf("the leader commits nothing: %w", ErrNotApplied)
 )
+
+// Why Run ends a node that cannot rely on its disk: it would hold up the others, or say what it did not write.
+var (
+	// ErrDisk is each of the following. The caller must end the process soon, and must not wait for what uses the disk.
+	ErrDisk = errors.New("this node stops, and running experiments go on")
+	// ErrDiskHangs: an operation does not end.
+	ErrDiskHangs = fmt.Errorf("the disk does not answer: %w", ErrDisk)
+	// ErrDiskFull: a write found no room, and the reserve is used up.
+	ErrDiskFull = fmt.Errorf("the disk is full; free some space: %w", ErrDisk)
+	// ErrDiskFailed: a write failed for another reason.
+	ErrDiskFailed = fmt.Errorf("the disk took no write: %w", ErrDisk)
+)
+
+// TroubleError is an error for people: its sentence names the machines that are the reason. Kind is what it comes to:
+// ErrNoRoom, ErrStalled, ErrNoLeader or ErrUnknown.
+type TroubleError struct {
+	Kind     error
+	Sentence string
+}
+
+// Error gives the sentence.
+func (e *TroubleError) Error() string { return e.Sentence }
+
+// Unwrap gives the kind.
+func (e *TroubleError) Unwrap() error { return e.Kind }

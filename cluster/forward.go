@@ -41,6 +41,7 @@ type forwardRequest struct {
 	Hops   int             `json:"hops"`
 	Entry  json.RawMessage `json:"entry,omitempty"`
 	Follow bool            `json:"follow,omitempty"` // the sender's replica waits for the entry
+	Node   string          `json:"node,omitempty"`   // that departs
 	// Limit is how long the sender will wait, in milliseconds.
 	Limit int64 `json:"limit"`
 }
@@ -53,6 +54,8 @@ const (
 	statusBusy          = "busy"
 	statusUnknown       = "unknown"
 	statusNotUnderstood = "not understood"
+	statusStalled       = "stalled"
+	statusNoRoom        = "no room"
 )
 
 type forwardAnswer struct {
@@ -60,6 +63,7 @@ type forwardAnswer struct {
 	Error  string     `json:"error,omitempty"`
 	Result fsm.Result `json:"result,omitzero"`
 	Index  uint64     `json:"index,omitempty"` // of a barrier
+	Ready  bool       `json:"ready,omitempty"` // the node that departs has no vote any more
 }
 
 func statusOf(err error) string {
@@ -70,6 +74,10 @@ func statusOf(err error) string {
 		return statusNotUnderstood
 	case errors.Is(err, ErrUnknown):
 		return statusUnknown
+	case errors.Is(err, ErrStalled):
+		return statusStalled
+	case errors.Is(err, ErrNoRoom):
+		return statusNoRoom
 	case errors.Is(err, ErrBusy):
 		return statusBusy
 	case errors.Is(err, ErrNoLeader):
@@ -83,8 +91,13 @@ func (a forwardAnswer) err() error {
 	known := map[string]error{
 		statusNotApplied: ErrNotApplied, statusNoLeader: ErrNoLeader, statusBusy: ErrBusy, statusNotUnderstood: ErrNotUnderstood,
 	}
-	if a.Status == statusOK {
+	switch a.Status {
+	case statusOK:
 		return nil
+	case statusStalled:
+		return &TroubleError{Kind: ErrStalled, Sentence: a.Error}
+	case statusNoRoom:
+		return &TroubleError{Kind: ErrNoRoom, Sentence: a.Error}
 	}
 	if err := known[a.Status]; err != nil {
 		return fmt.Errorf("%w (leader: %s)", err, a.Error)
@@ -229,12 +242,13 @@ func (f *forwarder) keepOnly(leader string) {
 
 // serveForward answers one member's connection, request by request.
 func (s *Seat) serveForward(ctx context.Context, conn net.Conn) {
+	from := mesh.PeerID(conn)
 	for {
 		var r forwardRequest
 		if err := mesh.ReadFrame(conn, maxForward, &r); err != nil {
 			return
 		}
-		a := s.answerForward(ctx, r)
+		a := s.answerForward(ctx, from, r)
 		conn.SetWriteDeadline(time.Now().Add(proposeLimit))
 		if err := mesh.WriteFrame(conn, a); err != nil {
 			return
@@ -242,7 +256,7 @@ func (s *Seat) serveForward(ctx context.Context, conn net.Conn) {
 	}
 }
 
-func (s *Seat) answerForward(ctx context.Context, r forwardRequest) forwardAnswer {
+func (s *Seat) answerForward(ctx context.Context, from string, r forwardRequest) forwardAnswer {
 	limit := min(time.Duration(max(r.Limit, 0))*time.Millisecond, proposeLimit)
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -250,9 +264,11 @@ func (s *Seat) answerForward(ctx context.Context, r forwardRequest) forwardAnswe
 	var err error
 	switch r.Op {
 	case opPropose:
-		a.Result, err = s.proposeForwarded(ctx, r)
+		a.Result, err = s.proposeForwarded(ctx, from, r)
 	case opBarrier:
 		a.Index, err = s.readIndex(ctx, r.Hops)
+	case opDepart:
+		a.Ready, err = s.mayGo(ctx, r.Node, r.Hops)
 	default:
 		err = fmt.Errorf("%w: request %q", ErrNotUnderstood, r.Op)
 	}
@@ -263,10 +279,14 @@ func (s *Seat) answerForward(ctx context.Context, r forwardRequest) forwardAnswe
 	return a
 }
 
-func (s *Seat) proposeForwarded(ctx context.Context, r forwardRequest) (fsm.Result, error) {
+func (s *Seat) proposeForwarded(ctx context.Context, from string, r forwardRequest) (fsm.Result, error) {
 	// Once committed, an entry that is not understood stops every node; here it stops nobody.
-	if _, err := fsm.Decode(r.Entry); err != nil {
+	e, err := fsm.Decode(r.Entry)
+	if err != nil {
 		return fsm.Result{}, fmt.Errorf("%w: %w", ErrNotUnderstood, err)
+	}
+	if err := s.refusesForRoom(e); err != nil {
+		return fsm.Result{}, err
 	}
 	select {
 	case s.slots <- struct{}{}:
@@ -274,8 +294,8 @@ func (s *Seat) proposeForwarded(ctx context.Context, r forwardRequest) (fsm.Resu
 	default:
 		return fsm.Result{}, ErrBusy
 	}
-	result, err := s.offer(ctx, r)
-	if err == nil && r.Follow {
+	result, err := s.offerReport(ctx, from, r, e)
+	if err == nil && r.Follow && result.Index > 0 {
 		s.nudge(result.Index)
 	}
 	return result, err

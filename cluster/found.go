@@ -51,6 +51,7 @@ func (s *Seat) ownTerm(ctx context.Context, _ uint64) error {
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.balance(ctx) })
+	group.Go(func() error { return s.leaveLowDisk(ctx) })
 	return group.Wait()
 }
 
@@ -107,7 +108,7 @@ func (s *Seat) Announce(ctx context.Context) error {
 		return fmt.Errorf("announce this node: %w", err)
 	}
 	self := s.self()
-	if old := s.replica.state.View().Node(s.id); old != nil && sameNode(*old, self) {
+	if old := s.replica.state.View().Node(s.id); old != nil && sameNode(*old, self) && !s.nameIsFree(self.Name) {
 		return nil
 	}
 	return s.describe(ctx, self)

@@ -206,15 +206,38 @@ func (g *gossip) news() <-chan struct{} {
 // close says good-bye, so that the others need not suspect first, and stops. It changes no membership of the cluster.
 func (g *gossip) close() error {
 	if g.list == nil {
-		if err := g.transport.Shutdown(); err != nil {
-			return fmt.Errorf("close gossip: %w", err)
-		}
-		return nil
+		return g.closeUnused()
 	}
 	if err := g.list.Leave(500 * time.Millisecond); err != nil {
 		g.log.Debug("say good-bye", "error", err)
 	}
 	if err := g.list.Shutdown(); err != nil {
+		return fmt.Errorf("close gossip: %w", err)
+	}
+	return nil
+}
+
+// closeUnused closes the transport where there is no memberlist, as after a join that was refused. The transport waits for
+// its listeners, and those for somebody who takes what they have heard: others may still speak to this address, for it
+// was the one of this machine before it was wiped.
+func (g *gossip) closeUnused() error {
+	closed := make(chan struct{})
+	var drain sync.WaitGroup
+	drain.Go(func() {
+		for {
+			select {
+			case <-g.transport.PacketCh():
+			case conn := <-g.transport.StreamCh():
+				conn.Close()
+			case <-closed:
+				return
+			}
+		}
+	})
+	err := g.transport.Shutdown()
+	close(closed)
+	drain.Wait()
+	if err != nil {
 		return fmt.Errorf("close gossip: %w", err)
 	}
 	return nil

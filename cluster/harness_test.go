@@ -40,6 +40,7 @@ type machine struct {
 	t      *testing.T
 	name   string
 	dir    string
+	disk   *faultyStore // of the present or last seat
 	tuning Tuning
 	addr   string // mesh
 	gossip string
@@ -49,12 +50,13 @@ type machine struct {
 	seat  *Seat
 	off   context.CancelFunc
 	group *sync.WaitGroup
+	watch sync.WaitGroup
 	err   error // of Run, after group.Wait
 }
 
 func newMachine(t *testing.T, name string) *machine {
 	m := &machine{t: t, name: name, dir: t.TempDir(), tuning: quick(), addr: "127.0.0.1:0", gossip: "127.0.0.1:0"}
-	t.Cleanup(func() { m.stop() })
+	t.Cleanup(func() { m.stop(); m.watch.Wait() })
 	return m
 }
 
@@ -62,7 +64,10 @@ func (m *machine) options() Options {
 	return Options{
 		Dir: m.dir, Identity: m.id, Mesh: m.mesh, GossipAddr: m.gossip,
 		Self:   func() fsm.Node { return fsm.Node{Name: m.name, Version: "test"} },
-		Logger: testLog(m.t, m.name), Tuning: m.tuning,
+		Logger: testLog(m.t, m.name), Tuning: m.tuning, Disk: DiskLimits{Reserve: 1 << 20, Floor: 1 << 20},
+		DiskOf: func(payload []byte) DiskState { return DiskState(payload) },
+		Health: func() []byte { return []byte(m.seat.Disk()) },
+		store:  func(inner logStore) logStore { m.disk = newFaultyStore(inner); return m.disk },
 	}
 }
 

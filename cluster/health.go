@@ -212,6 +212,16 @@ func (t *healthTable) all(now time.Time) []Health {
 	return all
 }
 
+// last gives what a node said of itself last, nil if nothing.
+func (t *healthTable) last(node string) []byte {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if e := t.nodes[node]; e != nil {
+		return e.last.payload
+	}
+	return nil
+}
+
 // progress gives how far a node's replica was, and how long ago it said so.
 func (t *healthTable) progress(node string, now time.Time) (applied uint64, ago time.Duration, known bool) {
 	t.mu.Lock()

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"slices"
 	"strings"
@@ -70,6 +71,55 @@ func TestAJoinToNobodySaysWhatToCheck(t *testing.T) {
 	m := newMachine(t, "stranger")
 	if err := m.tryStart(joining(freeAddr(t), token)); err == nil || !strings.Contains(err.Error(), "is cvlab up on that machine") {
 		t.Fatalf("join gave %v", err)
+	}
+}
+
+// A wiped machine is spoken to by those who knew it, while nobody there listens yet: a join that is refused must end all the
+// same.
+func TestARefusedJoinEndsWhileOthersTalkToIt(t *testing.T) {
+	first := newMachine(t, "first")
+	first.start(found("lab"))
+	m := newMachine(t, "stranger")
+	m.gossip = freeAddr(t)
+	talker, err := net.Dial("udp", m.gossip)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer talker.Close()
+	stream := make(chan struct{})
+	ended := make(chan struct{})
+	var talk sync.WaitGroup
+	talk.Go(func() {
+		for {
+			_, _ = talker.Write([]byte("are you there?")) // refused until somebody listens
+			if c, err := net.Dial("tcp", m.gossip); err == nil {
+				c.Close()
+				select {
+				case <-stream:
+				default:
+					close(stream)
+				}
+			}
+			select {
+			case <-ended:
+				return
+			case <-time.After(time.Millisecond):
+			}
+		}
+	})
+	wrong, err := mesh.NewJoinToken()
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = m.tryStart(func(o *Options) {
+		joining(first.addr, wrong)(o)
+		self := o.Self
+		o.Self = func() fsm.Node { <-stream; return self() } // it has been spoken to before it asks
+	})
+	close(ended)
+	talk.Wait()
+	if !errors.Is(err, ErrNotAdmitted) {
+		t.Fatalf("join gave %v, want a refusal", err)
 	}
 }
 

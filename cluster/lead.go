@@ -89,9 +89,32 @@ type leadership struct {
 	mu   sync.Mutex
 	news chan struct{}
 	now  *reign
+	none time.Time // since when nobody is known to lead; zero while somebody is
 }
 
-func newLeadership() *leadership { return &leadership{news: make(chan struct{})} }
+func newLeadership() *leadership { return &leadership{news: make(chan struct{}), none: time.Now()} }
+
+// note keeps since when nobody leads.
+func (l *leadership) note(known bool, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case known:
+		l.none = time.Time{}
+	case l.none.IsZero():
+		l.none = now
+	}
+}
+
+// missing gives how long nobody has been known to lead.
+func (l *leadership) missing(now time.Time) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.none.IsZero() {
+		return 0
+	}
+	return now.Sub(l.none)
+}
 
 func (l *leadership) changed() <-chan struct{} {
 	l.mu.Lock()
@@ -138,7 +161,9 @@ func (s *Seat) watchLeader(ctx context.Context) error {
 			s.leader.set(false, 0)
 			return nil
 		}
-		if id, known := s.Leader(); known && id != last {
+		id, known := s.Leader()
+		s.leader.note(known, time.Now())
+		if known && id != last {
 			last = id
 			s.log.Info("leader", "node", id, "self", id == s.id)
 			s.forward.keepOnly(id)

@@ -36,6 +36,10 @@ type Member struct {
 	LastHeard time.Duration
 	// Applied is the log index its replica had then; the leader hears it twice a second, the others do not.
 	Applied uint64
+	// Stuck says that it votes and answers, and takes no entries while the others do (seen from the leader only).
+	Stuck bool
+	// Disk is its last word on its data directory, also when it is gone since; empty if it said none.
+	Disk DiskState
 	// Registered says that the registry has it and has not removed it.
 	Registered bool
 }
@@ -65,6 +69,7 @@ func (s *Seat) Members() []Member {
 
 func (s *Seat) observed(m *Member, leader string, now time.Time) {
 	m.Leader, m.Alive, m.LastHeard = m.ID == leader, Unknown, -1
+	m.Stuck, m.Disk = s.stall.isStuck(m.ID), s.diskOf(m.ID)
 	applied, ago, known := s.gossip.health.progress(m.ID, now)
 	if known {
 		m.Applied, m.LastHeard = applied, ago

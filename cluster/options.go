@@ -26,12 +26,19 @@ type Options struct {
 	// Self describes this node. ID, Mesh and Gossip are filled in by the seat.
 	Self   func() fsm.Node
 	Logger *slog.Logger
+	// Disk bounds what the seat keeps of the data directory's file system for a time when others have filled it.
+	Disk DiskLimits
+	// DiskOf reads a node's word on its disk out of what it gave to SendBeacon or Publish; nil means that nobody says any.
+	DiskOf func(payload []byte) DiskState
+	// Health gives what this node would say of itself now. It is told to all once more when the disk ends the node.
+	Health func() []byte
 	// Found founds a cluster of one, Join joins one, if the directory holds none yet; otherwise both are ignored.
 	Found  *Founding
 	Join   *Joining
 	Tuning Tuning
 
-	trustTwins bool // do not look for another process with this key; for tests
+	trustTwins bool                    // do not look for another process with this key; for tests
+	store      func(logStore) logStore // puts faults between raft and its store; nil outside tests
 }
 
 // Founding is the wish for a new cluster.
@@ -62,6 +69,9 @@ type Tuning struct {
 	// at once split the vote, and then the calm timer decides; on two busy cores one was seen to be more than 30 ms late.
 	// A longer step costs only when the first in line is gone too, which with three voters leaves no majority anyway.
 	PulseStep time.Duration
+	// LeaderHang and FollowerHang are how long one operation on the log may take before this node is cut off and Run ends:
+	// 3 s while it leads, since all wait for it, and 5 s else. Two syncs of a disk that is busy with checkpoints take one.
+	LeaderHang, FollowerHang time.Duration
 	// Balance is how often the leader looks at the voters: 500 ms.
 	Balance time.Duration
 	// VoterSteady is how long a node is caught up and alive before it may vote: 2 s.
@@ -93,6 +103,8 @@ func (t Tuning) withDefaults() Tuning {
 	t.Commit = cmp.Or(t.Commit, 50*time.Millisecond)
 	t.RPC = cmp.Or(t.RPC, 3*time.Second)
 	t.PulseStep = cmp.Or(t.PulseStep, 100*time.Millisecond)
+	t.LeaderHang = cmp.Or(t.LeaderHang, 3*time.Second)
+	t.FollowerHang = cmp.Or(t.FollowerHang, 5*time.Second)
 	t.Balance = cmp.Or(t.Balance, 500*time.Millisecond)
 	t.VoterSteady = cmp.Or(t.VoterSteady, 2*time.Second)
 	t.VoterAway = cmp.Or(t.VoterAway, 60*time.Second)

@@ -29,9 +29,18 @@ const (
 // entry has a key, also when the outcome is unknown. It returns once this node's own replica has the change, so that a
 // View taken afterwards shows it.
 //
-// Errors: ErrNotApplied (with ErrNoLeader, ErrBusy, ErrStopped), ErrUnknown, ErrNotUnderstood. A refusal by the facts is
-// a Result with a code. A zero e.At is filled in.
+// Errors: ErrNotApplied (with ErrNoLeader, ErrBusy, ErrStopped, ErrStalled, ErrNoRoom), ErrUnknown, ErrNotUnderstood; a
+// *TroubleError where machines can be named. When there has been no leader for 4 s, or nothing is committed for as long, it
+// says so without trying for 10 s. A refusal by the facts is a Result with a code. A zero e.At is filled in.
+//
+// Before it removes a node, that node's vote and leadership are taken over by others; where that is not possible now, the
+// error is ErrVoteNeeded.
 func (s *Seat) Propose(ctx context.Context, e fsm.Entry) (fsm.Result, error) {
+	if removal, ok := e.Command.(*fsm.Remove); ok {
+		if refusal, err := s.retire(ctx, removal); err != nil || refusal.Refused() {
+			return refusal, err
+		}
+	}
 	result, err := s.commit(ctx, e, true)
 	if err != nil {
 		return result, err
@@ -59,6 +68,9 @@ func (s *Seat) commit(ctx context.Context, e fsm.Entry, follow bool) (fsm.Result
 	default:
 		return fsm.Result{}, ErrBusy
 	}
+	if err := s.refusesForRoom(e); err != nil {
+		return fsm.Result{}, err
+	}
 	if e.At.IsZero() {
 		e.At = time.Now()
 	}
@@ -68,43 +80,72 @@ func (s *Seat) commit(ctx context.Context, e fsm.Entry, follow bool) (fsm.Result
 	}
 	ctx, cancel := context.WithTimeout(ctx, proposeLimit)
 	defer cancel()
-	return s.retry(ctx, forwardRequest{Op: opPropose, Entry: data, Follow: follow}, e.Key != "")
+	result, err := s.retry(ctx, forwardRequest{Op: opPropose, Entry: data, Follow: follow}, e.Key != "")
+	if err == nil && s.raft.State() == raft.Leader {
+		s.auditReport(s.id, e, result) // nobody else sees what the leader reports to itself
+	}
+	return result, err
 }
 
 // retry offers the change until it has an answer, or an error that another try cannot help.
 func (s *Seat) retry(ctx context.Context, r forwardRequest, repeatable bool) (fsm.Result, error) {
 	var unknown error
-	pause := firstPause
+	pause, began := firstPause, time.Now()
 	for {
 		news := s.leader.changed()
 		result, err := s.offer(ctx, r)
 		switch {
 		case err == nil:
 			return result, nil
-		case errors.Is(err, ErrNotUnderstood), errors.Is(err, ErrStopped):
-			return fsm.Result{}, err
+		case errors.Is(err, ErrNotUnderstood), errors.Is(err, ErrStopped), errors.Is(err, ErrStalled), errors.Is(err, ErrNoRoom):
+			return fsm.Result{}, stillUnknown(unknown, err)
 		case errors.Is(err, ErrUnknown):
-			if !repeatable {
+			if _, stalled := errors.AsType[*TroubleError](err); stalled || !repeatable {
 				return fsm.Result{}, err
 			}
 			unknown = err
 		}
+		if gone := s.givesUp(err, began); gone != nil {
+			return fsm.Result{}, stillUnknown(unknown, gone)
+		}
 		select {
 		case <-ctx.Done():
-			if unknown != nil {
-				return fsm.Result{}, unknown // an earlier try may have succeeded
+			if _, known := s.Leader(); !known && errors.Is(err, ErrNoLeader) {
+				err = &TroubleError{Kind: ErrNoLeader, Sentence: s.leaderlessSentence()}
 			}
-			return fsm.Result{}, err
+			return fsm.Result{}, stillUnknown(unknown, err)
 		case <-s.stopping:
-			if unknown != nil {
-				return fsm.Result{}, unknown
-			}
-			return fsm.Result{}, ErrStopped
+			return fsm.Result{}, stillUnknown(unknown, ErrStopped)
 		case <-news:
 		case <-time.After(pause):
 			pause = min(2*pause, longestPause)
 		}
 	}
+}
+
+// stillUnknown gives the error of the last try, unless an earlier one may have succeeded: then the outcome is unknown, and
+// the last error only says why nobody can tell.
+func stillUnknown(unknown, last error) error {
+	if unknown == nil {
+		return last
+	}
+	if trouble, ok := errors.AsType[*TroubleError](last); ok {
+		return &TroubleError{Kind: ErrUnknown, Sentence: trouble.Sentence}
+	}
+	return unknown
+}
+
+// patience is how long a call tries at least, so that callers that try again by themselves do so calmly.
+const patience = time.Second
+
+// givesUp ends the search for a leader early when there has been none for longer than an election takes.
+func (s *Seat) givesUp(err error, began time.Time) error {
+	now := time.Now()
+	limit := max(leaderlessLimit, 4*s.o.Tuning.Heartbeat)
+	if !errors.Is(err, ErrNoLeader) || s.leader.missing(now) < limit || now.Sub(began) < patience {
+		return nil
+	}
+	return &TroubleError{Kind: ErrNoLeader, Sentence: s.leaderlessSentence()}
 }
 
 // offer tries once: here if this node leads, else at the leader it knows of.
@@ -135,8 +176,18 @@ func (s *Seat) applyHere(ctx context.Context, data []byte) (fsm.Result, error) {
 	if err := s.replica.failure(); err != nil {
 		return fsm.Result{}, fmt.Errorf("%w: %w", ErrNotApplied, err)
 	}
-	f := s.raft.Apply(data, enqueueLimit)
-	if err := s.raft.await(ctx, f); err != nil {
+	if err := s.stall.reason(); err != nil {
+		return fsm.Result{}, err
+	}
+	s.applying.Add(1)
+	defer s.applying.Add(-1)
+	f := s.raft.Apply(data, untilDeadline(ctx, enqueueLimit))
+	bound, unbind := s.stall.bind(ctx)
+	defer unbind()
+	if err := s.raft.await(bound, f); err != nil {
+		if trouble, ok := errors.AsType[*TroubleError](err); ok {
+			return fsm.Result{}, &TroubleError{Kind: ErrUnknown, Sentence: trouble.Sentence} // it lies in the log
+		}
 		return fsm.Result{}, classify(err)
 	}
 	a, ok := f.Response().(applied)
@@ -144,6 +195,14 @@ func (s *Seat) applyHere(ctx context.Context, data []byte) (fsm.Result, error) {
 		return fsm.Result{}, fmt.Errorf("%w: %w", ErrUnknown, a.err)
 	}
 	return a.result, nil
+}
+
+// untilDeadline gives a limit that does not reach beyond ctx's; raft knows no context, and takes 0 for no limit.
+func untilDeadline(ctx context.Context, limit time.Duration) time.Duration {
+	if deadline, ok := ctx.Deadline(); ok {
+		limit = min(limit, time.Until(deadline))
+	}
+	return max(limit, time.Millisecond)
 }
 
 // classify turns raft's words into certainty. Everything that is not known to be harmless is unknown.

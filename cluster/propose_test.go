@@ -137,7 +137,7 @@ func TestTooManyInFlightIsBusy(t *testing.T) {
 	if !errors.Is(err, ErrBusy) || !errors.Is(err, ErrNotApplied) {
 		t.Errorf("proposal number 4,097: %v, want ErrBusy", err)
 	}
-	a := seat.answerForward(t.Context(), forwardRequest{Op: opPropose, Hops: 1, Limit: 1000, Entry: []byte(`{"kind":"revoke","at":"2026-01-01T00:00:00Z","body":{"id":"x"}}`)})
+	a := seat.answerForward(t.Context(), "somebody", forwardRequest{Op: opPropose, Hops: 1, Limit: 1000, Entry: []byte(`{"kind":"revoke","at":"2026-01-01T00:00:00Z","body":{"id":"x"}}`)})
 	if !errors.Is(a.err(), ErrBusy) {
 		t.Errorf("forwarded proposal number 4,097: %v, want ErrBusy", a.err())
 	}

@@ -14,12 +14,6 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// logStore is what raft keeps its log, term and vote in.
-type logStore interface {
-	raft.LogStore
-	raft.StableStore
-}
-
 // sealedStore puts a checksum on everything it hands to a store below it, and checks it on everything that comes back: the
 // store itself would read a flipped bit as a value. What is damaged is never given to raft. Raft panics on an entry that
 // it cannot read, without a word to anybody; so a call that met damage tells the seat and does not return.

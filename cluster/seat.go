@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"net"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -40,6 +42,12 @@ type Seat struct {
 	forward  *forwarder
 	gossip   *gossip
 	out      *outbox
+	space    *space
+	stall    *stall
+	handing  atomic.Bool  // leadership is being handed to a voter with room
+	applying atomic.Int64 // proposals that wait for this leader's log
+
+	departures *departures
 
 	slots     chan struct{} // one token per change in flight
 	listeners map[string]net.Listener
@@ -72,8 +80,9 @@ func Open(ctx context.Context, o Options) (_ *Seat, err error) {
 	o.Tuning = o.Tuning.withDefaults()
 	s := &Seat{
 		o: o, id: o.Identity.ID(), instance: rand.Text(), log: o.Logger.With("component", "cluster"),
-		replica: newReplica(), leader: newLeadership(), slots: make(chan struct{}, maxInFlight), out: newOutbox(),
-		listeners: map[string]net.Listener{}, life: life{stopping: make(chan struct{})},
+		replica: newReplica(), leader: newLeadership(), slots: make(chan struct{}, maxInFlight), out: newOutbox(), stall: newStall(),
+		departures: newDepartures(),
+		listeners:  map[string]net.Listener{}, life: life{stopping: make(chan struct{})},
 	}
 	s.forward = newForwarder(s.DialPeer)
 	s.barriers = &barriers{commit: s.commitBarrier}
@@ -88,6 +97,9 @@ func Open(ctx context.Context, o Options) (_ *Seat, err error) {
 			err = errors.Join(err, s.Close())
 		}
 	}()
+	if s.space, err = openSpace(o.Dir, o.Disk, s.log); err != nil {
+		return nil, err
+	}
 	if s.gossip, err = bindGossip(o, s.log); err != nil {
 		return nil, err
 	}
@@ -154,7 +166,8 @@ func (s *Seat) openRaft() error {
 	c, err := openConsensus(raftOptions{
 		dir: s.raftDir(), id: s.id, bootstrap: s.file.get().Phase == phaseFounding,
 		member: s.file.get().Phase == phaseMember, damaged: s.fellDamaged,
-		fsm: s.replica, wire: w, trans: trans, tuning: s.o.Tuning, log: s.log,
+		fsm: s.replica, wire: w, trans: trans, tuning: s.o.Tuning,
+		room: s.space.makeRoom, faults: s.o.store, log: s.log,
 	})
 	if err != nil {
 		return errors.Join(advised(err, s.file.get(), s.id), trans.Close())
@@ -165,7 +178,8 @@ func (s *Seat) openRaft() error {
 
 // Run takes part in the cluster until ctx ends, then hands over leadership (2 s at most), says good-bye to gossip and
 // closes everything. Membership does not change by it. The error is not nil when the node must not go on: an entry its
-// version does not understand (fsm.ErrUnknownCommand), ErrRemoved, or something that broke.
+// version does not understand (fsm.ErrUnknownCommand), ErrRemoved, ErrDisk, or something that broke. With ErrDisk the node
+// is cut off already, and goroutines that wait for the disk may be left behind.
 func (s *Seat) Run(ctx context.Context) error {
 	group, gctx := errgroup.WithContext(ctx)
 	// Raft must be able to hear and speak until leadership is handed over, so the loops outlive gctx by that much.
@@ -183,22 +197,53 @@ func (s *Seat) Run(ctx context.Context) error {
 		s.servePeers(protocolForward, s.serveForward),
 		s.servePeers(protocolJoin, s.serveJoin),
 		s.servePeers(protocolPulse, servePulse),
-		s.keepPulse, s.keepTogether, s.beacons, s.announceSelf, s.standAlone,
+		s.keepPulse, s.keepTogether, s.beacons, s.announceSelf, s.keepName, s.standAlone,
+		s.watchDisk, s.space.run, s.watchProgress,
 		s.watchFiles, s.watchTwins,
 		func(ctx context.Context) error { return s.Lead(ctx, s.ownTerm) },
 	} {
 		group.Go(func() error { return run(loops) })
 	}
-	err := group.Wait()
+	err := s.waitFor(loops, group)
 	if ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) {
 		err = nil
 	}
-	return errors.Join(err, s.Close())
+	closeErr := s.Close()
+	if failure := s.raft.watch.failure(); failure != nil {
+		s.log.Debug("close a seat whose disk has failed", "error", errors.Join(err, closeErr))
+		return failure
+	}
+	return errors.Join(err, closeErr)
+}
+
+// loopsLimit is how long the loops may take to end after they were told to: looking for three lost members takes 15 s.
+const loopsLimit = 20 * time.Second
+
+// waitFor waits for the loops, but when they were told to end not for ever: one may be writing to a disk that hangs.
+func (s *Seat) waitFor(loops context.Context, group *errgroup.Group) error {
+	ended := make(chan error, 1)
+	var left sync.WaitGroup
+	left.Go(func() { ended <- group.Wait() })
+	select {
+	case err := <-ended:
+		return err
+	case <-loops.Done():
+	}
+	limit := loopsLimit
+	if s.raft.watch.failure() != nil {
+		limit = failedLimit
+	}
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(limit):
+		return cmp.Or(s.raft.watch.failure(), fmt.Errorf("the cluster's loops did not end within %v", limit))
+	}
 }
 
 // farewell hands over leadership while everything still works.
 func (s *Seat) farewell(ctx context.Context) {
-	if s.replica.failure() != nil {
+	if s.replica.failure() != nil || s.raft.watch.failure() != nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, handOverLimit)

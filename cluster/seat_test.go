@@ -245,7 +245,7 @@ func TestTheLeaderRefusesWhatItDoesNotUnderstand(t *testing.T) {
 	m := newMachine(t, "solo")
 	seat := m.start(found("lab"))
 	submit(t, m, "a")
-	a := seat.answerForward(t.Context(), forwardRequest{
+	a := seat.answerForward(t.Context(), "somebody", forwardRequest{
 		Op: opPropose, Hops: 1, Limit: 1000, Entry: []byte(`{"kind":"from the future","at":"2026-01-01T00:00:00Z","body":{}}`),
 	})
 	if !errors.Is(a.err(), ErrNotUnderstood) {

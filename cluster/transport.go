@@ -176,13 +176,16 @@ func (t *transport) run(ctx context.Context) error {
 	}
 }
 
+// header says who sends a message of raft's that this package makes.
+func (t *transport) header(id string) raft.RPCHeader {
+	return raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(id), Addr: []byte(t.LocalAddr())}
+}
+
 // stand makes this server stand for election at once, by the message that a leader sends to its chosen successor. It
 // touches only liveness: terms and votes decide as always.
 func (t *transport) stand(ctx context.Context, id string) error {
 	answer := make(chan raft.RPCResponse, 1)
-	request := &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{
-		ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(id), Addr: []byte(t.LocalAddr()),
-	}}
+	request := &raft.TimeoutNowRequest{RPCHeader: t.header(id)}
 	select {
 	case t.own <- raft.RPC{Command: request, RespChan: answer}:
 	case <-ctx.Done():

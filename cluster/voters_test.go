@@ -25,7 +25,7 @@ func TestWantedVoters(t *testing.T) {
 }
 
 // TestChooseVoters reads stories: a title, one machine a line, "->", and the changes that must come out. A machine is
-// its ID and words: member, server, voter, leader, steady=D, away=D, replaced. Without away it is alive.
+// its ID and words: member, server, voter, leader, steady=D, away=D, replaced, leaving. Without away it is alive.
 func TestChooseVoters(t *testing.T) {
 	files, err := filepath.Glob("testdata/voters/*.txt")
 	if err != nil || len(files) == 0 {
@@ -113,6 +113,8 @@ func parseStanding(line string) (standing, error) {
 			s.Alive, s.Away = false, d
 		case "replaced":
 			s.Replaced = true
+		case "leaving":
+			s.Leaving = true
 		default:
 			return s, fmt.Errorf("word %q", w)
 		}

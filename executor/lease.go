@@ -45,3 +45,40 @@ func (r *Runner) Revoke(ctx context.Context, token, why string) error {
 	}
 	return nil
 }
+
+// Freeze lets nothing of an attempt execute any more, whatever the cluster says later; why is told to people. It is undone
+// only by ending the attempt. A supervisor that cannot freeze kills it instead. Freezing what has ended does nothing.
+func (r *Runner) Freeze(ctx context.Context, token, why string) error {
+	a, err := r.lookup(token)
+	if err == nil {
+		_, err = supervisor.Ask(ctx, a.dir, a.rec.Nonce, supervisor.Request{Op: supervisor.OpFreeze, Why: why})
+		if errors.Is(err, supervisor.ErrRefused) { // of a version that does not know how
+			return r.Revoke(ctx, token, why)
+		}
+		err = r.unlessEnded(a, err)
+	}
+	if err != nil {
+		return fmt.Errorf("freeze attempt %s: %w", token, err)
+	}
+	return nil
+}
+
+// Standing is how a running attempt stands right now.
+type Standing struct {
+	Frozen bool
+	For    time.Duration // how long it has been frozen
+	Held   string        // why it is frozen for good; "" if its lease did it, or it is not frozen
+}
+
+// Standing asks the supervisor of an attempt.
+func (r *Runner) Standing(ctx context.Context, token string) (Standing, error) {
+	a, err := r.lookup(token)
+	if err != nil {
+		return Standing{}, fmt.Errorf("look at attempt %s: %w", token, err)
+	}
+	answer, err := supervisor.Ask(ctx, a.dir, a.rec.Nonce, supervisor.Request{Op: supervisor.OpStatus})
+	if err != nil {
+		return Standing{}, fmt.Errorf("look at attempt %s: %w", token, err)
+	}
+	return Standing{Frozen: answer.Frozen, For: time.Duration(answer.FrozenNS), Held: answer.Held}, nil
+}

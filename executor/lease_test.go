@@ -263,3 +263,43 @@ func TestLateLaunch(t *testing.T) {
 		t.Errorf("%v run, want 1-2", got)
 	}
 }
+
+// An attempt that nobody vouches for stands still, whatever is renewed, until somebody ends it.
+func TestFrozenForGood(t *testing.T) {
+	for _, lease := range []time.Duration{0, 2 * time.Second} {
+		t.Run(fmt.Sprintf("lease %s", lease), func(t *testing.T) {
+			ofBoth(t, func(t *testing.T, b *bench) {
+				c := newClock(b, lease, "")
+				if s, err := b.Standing(t.Context(), c.token); err != nil || s != (Standing{}) {
+					t.Errorf("before: %+v, %v", s, err)
+				}
+				if err := b.Freeze(t.Context(), c.token, "experiment 1 runs elsewhere"); err != nil {
+					t.Fatal(err)
+				}
+				until(t, "the job to stand still", c.stands)
+				last, end := c.newest(), Boottime()+lease
+				until(t, "its lease to end, too", func() bool { return Boottime() > end })
+				c.renew(Boottime())
+				n, _ := b.again()
+				c.bench = n
+				if err := n.Freeze(t.Context(), c.token, "asked again"); err != nil {
+					t.Fatal(err)
+				}
+				now := Boottime()
+				until(t, "time to pass", func() bool { return Boottime() > now+500*time.Millisecond })
+				if c.newest() != last {
+					t.Fatal("a renewal or a new daemon let it go on")
+				}
+				if s, err := n.Standing(t.Context(), c.token); err != nil || !s.Frozen || s.Held != "experiment 1 runs elsewhere" || s.For < 500*time.Millisecond {
+					t.Errorf("it stands as %+v, %v", s, err)
+				}
+				if err := n.Revoke(t.Context(), c.token, "killed by ana"); err != nil {
+					t.Fatal(err)
+				}
+				if e := n.wait(c.token); e.Reason != supervisor.ReasonRevoked || e.Message != "killed by ana" || c.newest() != last {
+					t.Errorf("ended as %+v, executed %s longer", e, c.newest()-last)
+				}
+			})
+		})
+	}
+}

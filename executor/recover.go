@@ -14,6 +14,9 @@ import (
 
 const quarantineDir = ".quarantine"
 
+// QuarantineDir is where Recover puts directories that make no sense. It may not exist.
+func (r *Runner) QuarantineDir() string { return filepath.Join(r.opts.AttemptsDir, quarantineDir) }
+
 // Found is what Recover found in one directory.
 type Found struct {
 	Token      string // for a quarantined directory its name
@@ -22,9 +25,12 @@ type Found struct {
 	BootID     string // of the boot it was recorded in
 	// Lease and LeaseStart are those of the record; see Job.
 	Lease, LeaseStart time.Duration
-	State             State
-	Exit              Exit  // if Ended or Lost
-	Err               error // why it was quarantined
+	// GPUs and CreatedAt are those of the record; see Job.
+	GPUs      []string
+	CreatedAt time.Time
+	State     State
+	Exit      Exit  // if Ended or Lost
+	Err       error // why it was quarantined
 	// Alive says of a quarantined directory that a supervisor still stands over it: the job may run. Occupied tells when
 	// that is over; until then the attempt has not ended.
 	Alive bool
@@ -105,7 +111,8 @@ func (r *Runner) recoverOne(ctx context.Context, name, dir string) Found {
 
 func (a *attempt) found() Found {
 	return Found{Token: a.token, Experiment: a.rec.Experiment, Attempt: a.rec.Attempt, BootID: a.rec.BootID, State: a.state, Exit: a.exit,
-		Lease: a.rec.Limits.Lease, LeaseStart: a.rec.LeaseStart}
+		Lease: a.rec.Limits.Lease, LeaseStart: a.rec.LeaseStart,
+		GPUs: a.rec.GPUs, CreatedAt: a.rec.CreatedAt}
 }
 
 // identify says whose directory this is and whether anybody stands over it. For one whose attempt.json is damaged while its

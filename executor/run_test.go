@@ -235,14 +235,59 @@ func TestLeftoversOfAFinishedJob(t *testing.T) {
 	}
 }
 
+// A tenth of the limit before its end the job is told to write a checkpoint; then it is stopped as always.
 func TestTimeLimit(t *testing.T) {
+	const limit, grace = 2 * time.Second, 300 * time.Millisecond
+	for _, c := range []struct {
+		name    string
+		script  string
+		signal  int
+		code    int
+		atLeast time.Duration
+		log     string
+	}{
+		{"writes a checkpoint and ends in order", `trap 'echo saved' USR1; trap 'echo bye; exit 3' TERM; while :; do sleep 0.02; done`, 0, 3, limit, "saved\nbye\n"},
+		{"knows no checkpoints", `while :; do sleep 0.02; done`, 15, 143, limit, ""},
+		{"does not want to end", `trap 'echo saved' USR1; trap '' TERM; while :; do sleep 0.02; done`, 9, 137, limit + grace, "saved\n"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			j := b.job("1-1", "sh", "-c", c.script)
+			j.TimeLimit, j.Grace = limit, grace
+			b.start(j)
+			e := b.wait("1-1")
+			if e.Reason != supervisor.ReasonTimeLimit || e.Signal != c.signal || e.Code != c.code || !strings.Contains(e.Message, "2s") {
+				t.Errorf("got %+v", e)
+			}
+			if ran := e.EndedAt.Sub(e.StartedAt); ran < c.atLeast {
+				t.Errorf("it had %s, want at least %s", ran, c.atLeast)
+			}
+			if got := strings.ReplaceAll(b.log("1-1"), "Terminated\n", ""); got != c.log { // which is the shell's own word
+				t.Errorf("it said %q, want %q", got, c.log)
+			}
+		})
+	}
+}
+
+// Where the kernel counts memory for the job's own cgroup, its word decides.
+func TestKilledForMemory(t *testing.T) {
 	b := newBench(t)
-	j := b.job("1-1", "sh", "-c", `trap '' TERM; while :; do sleep 0.1; done`)
-	j.TimeLimit, j.Grace = 150*time.Millisecond, 150*time.Millisecond
-	b.start(j)
-	e := b.wait("1-1")
-	if e.Reason != supervisor.ReasonTimeLimit || e.Signal != 9 || e.EndedAt.Sub(e.StartedAt) < 300*time.Millisecond {
-		t.Errorf("got %+v after %s", e, e.EndedAt.Sub(e.StartedAt))
+	file := filepath.Join(t.TempDir(), "go")
+	b.start(b.job("1-1", "sh", "-c", `while [ ! -e "$0" ]; do sleep 0.02; done; python3 -c 'x = bytearray(1 << 30)' || exit 5`, file))
+	limit := filepath.Join(b.life("1-1").Cgroup, "memory.max")
+	if b.life("1-1").Cgroup == "" {
+		t.Skip("the job has no cgroup of its own here")
+	}
+	if err := os.WriteFile(limit, []byte("67108864"), 0); err != nil {
+		t.Skipf("the memory controller of cgroup v2 cannot be used here: %v", err)
+	}
+	_ = os.WriteFile(filepath.Join(filepath.Dir(limit), "memory.swap.max"), []byte("0"), 0) // not every kernel has swap accounting
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if e := b.wait("1-1"); e.OOMKills == 0 || e.Code != 5 {
+		t.Errorf("got %+v", e)
 	}
 }
 

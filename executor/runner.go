@@ -60,6 +60,8 @@ type Job struct {
 	// then: "freeze" (also ""), "kill" or "keep".
 	Lease       time.Duration
 	ContactLoss string
+	// GPUs are the UUIDs of the cards it holds; they are only remembered here.
+	GPUs []string
 }
 
 // Exit says how an attempt ended; the supervisor's record as it is on disk.
@@ -211,6 +213,7 @@ func (r *Runner) record(job Job) supervisor.Record {
 		BootID: r.opts.BootID, Argv: slices.Clone(job.Argv), Env: slices.Clone(job.Env), Dir: job.Dir,
 		Limits:    supervisor.Limits{Grace: grace, TimeLimit: job.TimeLimit, Lease: job.Lease, Linger: r.opts.Linger},
 		CreatedAt: time.Now().UTC(), LeaseStart: leaseStart, ContactLoss: job.ContactLoss,
+		GPUs: slices.Clone(job.GPUs),
 	}
 }
 

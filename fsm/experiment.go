@@ -137,6 +137,8 @@ type Attempt struct {
 	// Lease is how long it may go on without a word from the cluster before it is frozen; 0 holds for ever.
 	Lease  Duration `json:"lease,omitempty"`
 	BootID string   `json:"boot_id,omitempty"` // of the node when it started; of a gang: in its parts
+	// Resumed is the checkpoint it went on from, nil if it began anew.
+	Resumed *Resumed `json:"resumed,omitempty"`
 	// Preempting is why its node is to stop it, "" if it is not: the experiment goes on elsewhere.
 	Preempting string `json:"preempting,omitempty"`
 	// Adopted says that facts of an earlier epoch made it, and these took it up again.

@@ -247,7 +247,7 @@ func command(t *testing.T, l *lab, verb string, a args) fsm.Command {
 		return &fsm.Assign{Experiment: a.ids()[0], Node: a.named["node"], GPUs: a.list("gpu"), Others: a.slots("others"), Lease: a.duration("lease")}
 	case "start":
 		token, node := a.attempt(l)
-		return &fsm.Start{Token: token, Node: node, BootID: a.named["boot"], Port: a.number("port")}
+		return &fsm.Start{Token: token, Node: node, BootID: a.named["boot"], Port: a.number("port"), Resumed: a.resumed()}
 	case "withdraw":
 		token, _ := a.attempt(l)
 		return &fsm.Withdraw{Token: token, Reason: a.named["reason"], Node: a.named["node"]}
@@ -379,7 +379,7 @@ func show(v fsm.View) string {
 	for e := range v.Experiments() {
 		fmt.Fprintf(&b, "experiment %d %s%s\n", e.ID, e.Status, experimentFlags(e))
 		for a := range v.Attempts(e.ID) {
-			fmt.Fprintf(&b, "  attempt %d %s %s on %s%s\n", a.Number, a.Token, a.State, a.Node, flags("GPUs", strings.Join(a.GPUs, " "), "lease", lease(a.Lease), "boot", a.BootID, "port", a.Port, "adopted", a.Adopted, "preempting", a.Preempting, "stopped by", a.StoppedBy, "exit", exit(a.ExitCode), "class", string(a.Class), "says", a.Message))
+			fmt.Fprintf(&b, "  attempt %d %s %s on %s%s\n", a.Number, a.Token, a.State, a.Node, flags("GPUs", strings.Join(a.GPUs, " "), "lease", lease(a.Lease), "boot", a.BootID, "port", a.Port, "resumed from", resumed(a.Resumed), "adopted", a.Adopted, "preempting", a.Preempting, "stopped by", a.StoppedBy, "exit", exit(a.ExitCode), "class", string(a.Class), "says", a.Message))
 			for rank, p := range a.Gang {
 				fmt.Fprintf(&b, "    rank %d %s on %s%s\n", rank, p.State(), p.Node, flags("GPUs", strings.Join(p.GPUs, " "), "boot", p.BootID, "exit", exit(p.ExitCode), "class", string(p.Class), "says", p.Message))
 			}
@@ -416,6 +416,30 @@ func experimentFlags(e *fsm.Experiment) string {
 		}
 	}
 	return flags(append(pairs, "changed by", int(e.ModifyIndex))...)
+}
+
+// resumed reads resumed=TOKEN/SEQ.
+func (a args) resumed() *fsm.Resumed {
+	token, seq, given := strings.Cut(a.named["resumed"], "/")
+	if !given {
+		return nil
+	}
+	parsed, err := fsm.ParseToken(token)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	n, err := strconv.ParseUint(seq, 10, 64)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return &fsm.Resumed{Token: parsed, Seq: n}
+}
+
+func resumed(r *fsm.Resumed) string {
+	if r == nil {
+		return ""
+	}
+	return fmt.Sprintf("%d of %s", r.Seq, r.Token)
 }
 
 func lease(d fsm.Duration) string {

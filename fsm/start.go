@@ -15,6 +15,14 @@ type Start struct {
 	BootID string `json:"boot_id"`
 	// Port is the TCP port at which a gang meets, 1 to 65535; its rank 0 says it, nobody else.
 	Port int `json:"port,omitempty"`
+	// Resumed is the checkpoint that the attempt goes on from; nil for a fresh start.
+	Resumed *Resumed `json:"resumed,omitempty"`
+}
+
+// Resumed names a published checkpoint of an earlier attempt of the same experiment.
+type Resumed struct {
+	Token Token  `json:"token"`
+	Seq   uint64 `json:"seq"`
 }
 
 // Kind implements Command.
@@ -33,6 +41,16 @@ func (c *Start) apply(t *tx) Result {
 		return refuse(Conflict, fmt.Sprintf("attempt %s is already %s", a.Token, p.State()))
 	case (c.Port != 0) != (len(a.Gang) > 0 && a.Rank(c.Node) == 0) || c.Port < 0 || c.Port > 65535:
 		return refuse(Invalid, fmt.Sprintf("%d is no port to meet at: rank 0 of a gang says one, nobody else", c.Port))
+	}
+	if c.Resumed != nil {
+		// What it goes on from is told to people. It may be older than what the facts remember.
+		from := t.view().Attempt(c.Resumed.Token)
+		if c.Resumed.Seq == 0 || from == nil || from.Experiment != a.Experiment || !from.Token.Less(a.Token) {
+			return refuse(Invalid, fmt.Sprintf("%s is no earlier attempt of the same experiment to resume from", c.Resumed.Token))
+		}
+		if a.Rank(c.Node) == 0 { // which decides for its gang
+			a.Resumed = c.Resumed
+		}
 	}
 	e := t.experiment(a.Experiment)
 	if a.start(c, t.now); a.State == AttemptStarted && e.StartedAt.IsZero() {

@@ -114,7 +114,7 @@ func (t *tx) run(e Entry) Result {
 	if e.Key == "" {
 		return t.stamp(e.Command.apply(t))
 	}
-	id, digest := e.By+"\x00"+e.Key, commandDigest(e.Command)
+	id, digest := keyID(e.By, e.Key), commandDigest(e.Command)
 	if old := first[key](t.txn, tableKeys, "id", textKey(id)); old != nil {
 		t.repeat = true
 		if string(old.Digest) != string(digest) {
@@ -128,6 +128,9 @@ func (t *tx) run(e Entry) Result {
 	}
 	return r
 }
+
+// keyID makes keys of different users different.
+func keyID(user, idempotency string) string { return user + "\x00" + idempotency }
 
 func (t *tx) stamp(r Result) Result {
 	r.Index = t.index

@@ -26,6 +26,10 @@ func (v View) Cluster() (id, name string, epoch uint64) {
 	return m.Cluster, m.Name, m.Epoch
 }
 
+// EpochExperiments is how many experiments there were when the newest epoch began, 0 in the first. Attempts of these may run
+// of which the facts know nothing.
+func (v View) EpochExperiments() uint64 { return v.meta().EpochExperiments }
+
 // Time is the state machine's clock: the greatest time of any applied entry.
 func (v View) Time() time.Time { return v.meta().Time.Time() }
 
@@ -165,6 +169,11 @@ func (v View) AccessByID(id string) *Access {
 // AccessBySecret gives the token whose stored secret is this one, nil if there is none.
 func (v View) AccessBySecret(secret []byte) *Access {
 	return first[Access](v.txn, tableAccess, "secret", textKey(string(secret)))
+}
+
+// Answered says whether a change of this user with this idempotency key was made: a repeat only answers what it gave.
+func (v View) Answered(user, idempotency string) bool {
+	return idempotency != "" && first[key](v.txn, tableKeys, "id", textKey(keyID(user, idempotency))) != nil
 }
 
 // AllAccess walks the tokens in the order of their IDs.

@@ -76,7 +76,11 @@ func grownCommands() map[string]fsm.Command {
 		"submit-gang":   &fsm.Submit{Spec: fsm.Spec{Project: "p", Device: fsm.Device{Kind: fsm.DeviceGPU, Count: 4, Nodes: 2}}},
 		"withdraw-gang": &fsm.Withdraw{Token: fsm.Token{Epoch: 1, Index: 42}, Reason: "gpu2 was last heard 4 s ago", Node: "NODEIDNODEIDNODEIDNODEIDN2"},
 		"drain-now":     &fsm.Drain{Node: "NODEIDNODEIDNODEIDNODEIDNO", On: true, Now: true},
-		"submit-lease":  &fsm.Submit{Spec: fsm.Spec{Project: "p", Device: fsm.Device{Kind: fsm.DeviceCPU}, Lease: "10m0s"}},
+		"start-resumed": &fsm.Start{
+			Token: fsm.Token{Epoch: 1, Index: 42}, Node: "NODEIDNODEIDNODEIDNODEIDNO", BootID: "boot",
+			Resumed: &fsm.Resumed{Token: fsm.Token{Epoch: 1, Index: 17}, Seq: 3},
+		},
+		"submit-lease": &fsm.Submit{Spec: fsm.Spec{Project: "p", Device: fsm.Device{Kind: fsm.DeviceCPU}, Lease: "10m0s"}},
 	}
 }
 

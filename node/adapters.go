@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -33,6 +34,11 @@ func (c *clusterView) Status(context.Context) api.ClusterStatus {
 		ID: c.ClusterID(), Name: c.Name(), Epoch: epoch, Term: stats.Term, Index: v.Index(),
 		Answered: api.NodeRef{ID: c.ID(), Name: c.name}, Nodes: []api.ClusterNode{},
 	}
+	s.Trouble, s.NoRoom = c.Trouble(), c.Crowded()
+	said := map[string]beacon{}
+	for _, h := range c.Health() {
+		said[h.Node], _ = decodeBeacon(h.Payload) // one that cannot be read says nothing
+	}
 	var voters, alive []string
 	for _, m := range c.Members() {
 		n := v.Node(m.ID)
@@ -42,7 +48,7 @@ func (c *clusterView) Status(context.Context) api.ClusterStatus {
 		if m.ID == c.ID() {
 			s.Answered.Name = n.Name
 		}
-		s.Nodes = append(s.Nodes, clusterNode(m, n))
+		s.Nodes = append(s.Nodes, clusterNode(m, n, said[m.ID]))
 		if m.Role == cluster.RoleVoter {
 			voters = append(voters, n.Name)
 			if m.Alive == cluster.Alive {
@@ -58,11 +64,40 @@ func (c *clusterView) Status(context.Context) api.ClusterStatus {
 			s.Leader.Name = n.Name
 		}
 	}
-	s.Note, s.Problems = outlook(voters, alive, len(s.Nodes)), c.Problems()
+	s.Note = outlook(voters, alive, len(s.Nodes))
+	if disks := c.DiskNote(); disks != "" {
+		s.Note += ". " + disks
+	}
+	for _, old := range s.Nodes {
+		if fresh := newSelf(old, s.Nodes); fresh != "" && mayRun(v, old.ID) {
+			s.Note += fmt.Sprintf("; %s was wiped and is here again as %s: if nothing of what it ran is left, say so with: cvlab remove %s --it-is-off", old.Name, fresh, old.Name)
+		}
+	}
+	s.Problems = c.Problems()
 	return s
 }
 
-func clusterNode(m cluster.Member, n *fsm.Node) api.ClusterNode {
+// newSelf names the member that has joined later at the address of one that is gone.
+func newSelf(old api.ClusterNode, all []api.ClusterNode) string {
+	for _, n := range all {
+		if old.State != cluster.Alive && n.ID != old.ID && n.Mesh == old.Mesh && n.JoinedAt.After(old.JoinedAt) {
+			return n.Name
+		}
+	}
+	return ""
+}
+
+// mayRun says whether an attempt that was started on a node is open.
+func mayRun(v fsm.View, node string) bool {
+	for a := range v.Open(node) {
+		if a.State == fsm.AttemptStarted {
+			return true
+		}
+	}
+	return false
+}
+
+func clusterNode(m cluster.Member, n *fsm.Node, b beacon) api.ClusterNode {
 	role := "learner"
 	switch {
 	case m.Leader:
@@ -73,6 +108,7 @@ func clusterNode(m cluster.Member, n *fsm.Node) api.ClusterNode {
 	c := api.ClusterNode{
 		ID: m.ID, Name: n.Name, Role: role, State: m.Alive, Version: n.Version, HTTP: n.HTTP, Mesh: n.Mesh, Gossip: n.Gossip,
 		NoExec: n.NoExec, NoUI: n.NoUI, Draining: n.Draining, GPUs: len(n.GPUs), JoinedAt: n.JoinedAt,
+		Disk: string(m.Disk), Sync: float64(b.Sync) / 1000, Stuck: m.Stuck,
 	}
 	if m.LastHeard >= 0 {
 		heard := m.LastHeard.Seconds()
@@ -121,6 +157,15 @@ func (j *joins) CreateJoinToken(ctx context.Context, by string, uses int, ttl ti
 		return "", nil, err
 	}
 	return token.String(), access, nil
+}
+
+// Leave implements api.Joins.
+func (j *joins) Leave(ctx context.Context, by string) error {
+	err := j.node.Leave(ctx, by)
+	if errors.Is(err, ErrStays) {
+		return fmt.Errorf("%w: %w", api.ErrConflict, err)
+	}
+	return err
 }
 
 // JoinOther implements api.Joins.

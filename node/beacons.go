@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"log/slog"
+	"reflect"
 	"time"
 
 	"github.com/deveronica/cvlab/cluster"
@@ -17,8 +18,10 @@ import (
 type beaconer struct {
 	seat    teller
 	monitor measurer
+	disk    disk
 	held    func(uuid string) bool
 	far     func() map[uint64]metrics.Progress // how far what runs here is
+	bearing func() bearing
 	logger  *slog.Logger
 }
 
@@ -26,6 +29,13 @@ type teller interface {
 	SendBeacon(payload []byte)
 	Publish(payload []byte)
 	LeaderChanged() <-chan struct{}
+}
+
+// disk is what the seat knows of its own.
+type disk interface {
+	Disk() cluster.DiskState
+	DiskChanged() <-chan struct{}
+	SyncTime() time.Duration
 }
 
 type measurer interface {
@@ -38,11 +48,16 @@ func (b *beaconer) Run(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	publish := true
+	var said bearing
 	for n := 0; ; n++ {
-		changed, leader := b.monitor.Changed(), b.seat.LeaderChanged()
-		said := newBeacon(b.monitor.Reading(), b.held)
-		said.tell(b.far())
-		payload, err := said.encode()
+		changed, leader, room := b.monitor.Changed(), b.seat.LeaderChanged(), b.disk.DiskChanged()
+		word := newBeacon(b.monitor.Reading(), b.held).withDisk(b.disk)
+		word.tell(b.far())
+		word.bearing = b.bearing()
+		// Who cannot reach the leader freezes, so all are told: somebody may yet hear it.
+		publish = publish || !reflect.DeepEqual(said, word.bearing)
+		said = word.bearing
+		payload, err := word.encode()
 		if err != nil {
 			b.logger.ErrorContext(ctx, "no beacon was sent", "error", err)
 		} else {
@@ -58,6 +73,8 @@ func (b *beaconer) Run(ctx context.Context) error {
 			return ctx.Err()
 		case <-changed:
 			publish = true
+		case <-room: // who cannot reach a leader should know, too, whose disk is full
+			publish = true
 		case <-leader: // a new leader has heard nobody yet
 		case <-tick.C:
 		}
@@ -66,6 +83,15 @@ func (b *beaconer) Run(ctx context.Context) error {
 
 // publishEvery is in beacons: each costs one gossip broadcast, which a hundred machines can afford every 10 s.
 const publishEvery = 10
+
+// word is what this node says of itself at this moment.
+func (n *Node) word() []byte {
+	payload, err := newBeacon(n.monitor.Reading(), n.holds).withDisk(n.seat).encode()
+	if err != nil {
+		n.o.Logger.Error("this node has nothing to say of itself", "error", err)
+	}
+	return payload
+}
 
 // leaderHealth is the leader's view of the machines' health.
 type leaderHealth struct {

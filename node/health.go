@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -8,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/deveronica/cvlab/cluster"
 	"github.com/deveronica/cvlab/fsm"
 	"github.com/deveronica/cvlab/fsm/sched"
 	"github.com/deveronica/cvlab/node/gpu"
@@ -24,6 +26,30 @@ type beacon struct {
 	Disk  [2]uint64   `json:"d"`           // free, total; MiB
 	Cores int         `json:"n,omitempty"` // number of cores
 	Runs  []runBeacon `json:"r,omitempty"` // how far what runs here is, at most maxRuns
+	// Room is how much room the data directory has; empty: enough. Sync is how long its disk takes to make entries durable:
+	// 99 of 100 took no longer, in milliseconds.
+	Room cluster.DiskState `json:"o,omitempty"`
+	Sync int64             `json:"l,omitempty"`
+	bearing
+}
+
+// bearing is what people should know of the attempts of a machine, and is no fact.
+type bearing struct {
+	Frozen   []frozenBeacon `json:"z,omitempty"`
+	Strays   []strayBeacon  `json:"y,omitempty"`
+	Warnings []string       `json:"w,omitempty"`
+}
+
+type frozenBeacon struct {
+	Token fsm.Token `json:"t"`
+	Since int64     `json:"s"` // seconds since 1970
+	Lease int64     `json:"l"` // seconds
+}
+
+type strayBeacon struct {
+	Token      fsm.Token `json:"t"`
+	Experiment uint64    `json:"e"`
+	Reason     string    `json:"r"`
 }
 
 type runBeacon struct {
@@ -92,6 +118,27 @@ func newBeacon(r gpu.Reading, held func(uuid string) bool) beacon {
 		b.GPUs = append(b.GPUs, gb)
 	}
 	return b
+}
+
+// withDisk adds what the seat knows of its disk.
+func (b beacon) withDisk(d disk) beacon {
+	if b.Room = d.Disk(); b.Room == cluster.DiskOK {
+		b.Room = ""
+	}
+	b.Sync = d.SyncTime().Milliseconds()
+	return b
+}
+
+// room is the word on the disk of a machine that was heard.
+func (b beacon) room() cluster.DiskState { return cmp.Or(b.Room, cluster.DiskOK) }
+
+// diskOf reads only that word; what cannot be read says nothing.
+func diskOf(payload []byte) cluster.DiskState {
+	b, err := decodeBeacon(payload)
+	if err != nil {
+		return ""
+	}
+	return b.room()
 }
 
 // tenths rounds to one decimal: fourteen more would cost a packet and tell nobody anything.

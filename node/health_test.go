@@ -59,6 +59,11 @@ func TestBeaconRoundTrip(t *testing.T) {
 		{"nothing", newBeacon(gpu.Reading{}, none)},
 		{"experiments only", newBeacon(busyMachine(8), all)},
 		{"outsiders", newBeacon(busyMachine(2), none)},
+		{"attempts", beacon{bearing: bearing{
+			Frozen:   []frozenBeacon{{Token: fsm.Token{Epoch: 1, Index: 7}, Since: 1767323045, Lease: 300}},
+			Strays:   []strayBeacon{{Token: fsm.Token{Epoch: 1, Index: 9}, Experiment: 3, Reason: "why"}},
+			Warnings: []string{"look"},
+		}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			data, err := c.b.encode()
@@ -66,8 +71,8 @@ func TestBeaconRoundTrip(t *testing.T) {
 				t.Fatal(err)
 			}
 			got, err := decodeBeacon(data)
-			if err != nil || cmp.Diff(c.b, got) != "" {
-				t.Errorf("%v\n%s", err, cmp.Diff(c.b, got))
+			if err != nil || cmp.Diff(c.b, got, cmp.AllowUnexported(beacon{})) != "" {
+				t.Errorf("%v\n%s", err, cmp.Diff(c.b, got, cmp.AllowUnexported(beacon{})))
 			}
 		})
 	}
@@ -222,7 +227,12 @@ type mouth struct {
 	mu                sync.Mutex
 	sent, published   int
 	changed, newsLead chan struct{}
+	filled            chan struct{}
 }
+
+func (m *mouth) Disk() cluster.DiskState      { return cluster.DiskLow }
+func (m *mouth) SyncTime() time.Duration      { return 12 * time.Millisecond }
+func (m *mouth) DiskChanged() <-chan struct{} { m.mu.Lock(); defer m.mu.Unlock(); return m.filled }
 
 func (m *mouth) SendBeacon([]byte) { m.mu.Lock(); defer m.mu.Unlock(); m.sent++ }
 func (m *mouth) Publish([]byte)    { m.mu.Lock(); defer m.mu.Unlock(); m.published++ }
@@ -251,10 +261,17 @@ func (m *mouth) want(t *testing.T, when string, sent, published int) {
 
 func TestBeaconsOnePerSecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := &mouth{changed: make(chan struct{}), newsLead: make(chan struct{})}
+		m := &mouth{changed: make(chan struct{}), newsLead: make(chan struct{}), filled: make(chan struct{})}
 		ctx, cancel := context.WithCancel(t.Context())
+		var frozen atomic.Bool
+		said := func() bearing {
+			if frozen.Load() {
+				return bearing{Frozen: []frozenBeacon{{Token: fsm.Token{Epoch: 1, Index: 7}}}}
+			}
+			return bearing{}
+		}
 		wait := start(func() {
-			if err := (&beaconer{seat: m, monitor: m, held: none, far: func() map[uint64]metrics.Progress { return nil }, logger: quiet()}).Run(ctx); !errors.Is(err, context.Canceled) {
+			if err := (&beaconer{seat: m, monitor: m, disk: m, held: none, far: func() map[uint64]metrics.Progress { return nil }, bearing: said, logger: quiet()}).Run(ctx); !errors.Is(err, context.Canceled) {
 				t.Errorf("ended with %v", err)
 			}
 		})
@@ -266,8 +283,13 @@ func TestBeaconsOnePerSecond(t *testing.T) {
 		m.want(t, "a new leader has heard nobody", 7, 1)
 		m.fire(&m.changed)
 		m.want(t, "a card broke", 8, 2)
+		m.fire(&m.filled)
+		m.want(t, "the disk became full", 9, 3)
 		<-time.After(time.Minute)
-		m.want(t, "a minute later", 68, 8)
+		m.want(t, "a minute later", 69, 9)
+		frozen.Store(true)
+		<-time.After(time.Second)
+		m.want(t, "an attempt froze", 70, 10)
 		cancel()
 		wait()
 	})
@@ -299,4 +321,21 @@ func TestInventoryIsAnnounced(t *testing.T) {
 		cancel()
 		wait()
 	})
+}
+
+func TestTheWordOnADiskTravelsInTheBeacon(t *testing.T) {
+	payload, err := beacon{CPU: 3}.withDisk(&mouth{}).encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := decodeBeacon(payload)
+	if err != nil || b.Room != cluster.DiskLow || b.Sync != 12 || diskOf(payload) != cluster.DiskLow {
+		t.Errorf("%s is read as %+v, %v", payload, b, err)
+	}
+	// A node of an older version says nothing, and counts as one with room.
+	for text, want := range map[string]cluster.DiskState{`{"c":3}`: cluster.DiskOK, `{`: "", ``: ""} {
+		if got := diskOf([]byte(text)); got != want {
+			t.Errorf("%q is read as %q, want %q", text, got, want)
+		}
+	}
 }

@@ -19,6 +19,7 @@ import (
 type machines struct {
 	seat   healthSeat
 	peers  *peers
+	keeper keeper // of this machine's own attempts
 	logger *slog.Logger
 }
 
@@ -165,6 +166,7 @@ func device(v fsm.View, n *fsm.Node, h cluster.Health, heard bool) api.Device {
 			d.State = "stale"
 		}
 		b, _ = decodeBeacon(h.Payload) // one that cannot be read says nothing, as if it had not come
+		d.DiskState = string(diskOf(h.Payload))
 	}
 	d.CPU = api.CPU{Cores: b.Cores, Utilization: b.CPU}
 	d.Memory = api.Space{Used: b.Mem[0] * mib, Total: b.Mem[1] * mib}
@@ -172,6 +174,7 @@ func device(v fsm.View, n *fsm.Node, h cluster.Health, heard bool) api.Device {
 	for _, g := range n.GPUs {
 		d.GPUs = append(d.GPUs, card(v, g, b))
 	}
+	b.show(&d, v, h.Heard, heard)
 	return d
 }
 

@@ -120,6 +120,7 @@ type meshLab struct {
 	net     *network
 	running sync.WaitGroup
 	peers   []*peers
+	keepers map[string]keeper // of the nodes that are served, by ID
 }
 
 func onMesh(t *testing.T, do func(t *testing.T, m *meshLab)) {
@@ -152,7 +153,7 @@ func (m *meshLab) serveWith(seat *lights, path func(string) string, rules ruler,
 	p := m.peer(seat.id)
 	renew := &renewals{seat: seat, peers: p, leader: rules, others: others}
 	s := &peerServer{
-		state: seat.State(), machines: &machines{seat: seat, peers: p, logger: quiet()},
+		state: seat.State(), machines: &machines{seat: seat, peers: p, keeper: m.keepers[seat.id], logger: quiet()},
 		logs: &logs{self: seat.id, state: seat.State(), peers: p, path: path}, renewals: renew, who: whoOf, logger: quiet(),
 	}
 	l := m.net.listen(seat.id)

@@ -53,6 +53,7 @@ type Node struct {
 	front   *front
 	ready   chan struct{}
 	rejoin  chan *Rejoin
+	left    chan struct{} // filled when the node has left its cluster
 
 	machines *machines
 	logs     *logs
@@ -70,7 +71,7 @@ func New(ctx context.Context, o Options) (*Node, error) {
 	if o, err = o.withDefaults(hostname, runtime.NumCPU()); err != nil {
 		return nil, err
 	}
-	n := &Node{o: o, ready: make(chan struct{}), rejoin: make(chan *Rejoin, 1), roster: cluster.NewRoster()}
+	n := &Node{o: o, ready: make(chan struct{}), rejoin: make(chan *Rejoin, 1), left: make(chan struct{}, 1), roster: cluster.NewRoster()}
 	for _, step := range []func(context.Context) error{
 		n.openData, n.openPorts, n.openMachine, n.openExecutor, n.openSeat, n.openHandlers,
 	} {
@@ -90,11 +91,17 @@ func (n *Node) openData(context.Context) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("make the data directory: %w; choose another one with --data", err)
 	}
+	if err := n.checkFilesystem(dir); err != nil {
+		return err
+	}
 	lockFile, err := lock(dir)
 	if err != nil {
 		return err
 	}
 	n.closers.add("lock", lockFile.Close)
+	if err := finishLeaving(dir); err != nil {
+		return err
+	}
 	if err = n.openIdentity(); err != nil {
 		return err
 	}
@@ -150,14 +157,16 @@ func (n *Node) openExecutor(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.found, err = n.runner.Recover(ctx)
-	return err
+	if n.found, err = n.runner.Recover(ctx); err != nil {
+		return err
+	}
+	return n.refuseRemoved(n.id)
 }
 
 func (n *Node) openSeat(ctx context.Context) error {
 	o := cluster.Options{
 		Dir: n.o.DataDir, Identity: n.id, Mesh: n.mesh, Roster: n.roster, GossipAddr: n.o.Gossip, Advertise: n.o.Advertise,
-		Self: n.self, Logger: n.o.Logger,
+		Self: n.self, Disk: n.o.Disk, DiskOf: diskOf, Health: n.word, Logger: n.o.Logger,
 	}
 	if n.o.Join == "" {
 		o.Found = &cluster.Founding{Name: n.o.ClusterName}
@@ -245,23 +254,31 @@ func (n *Node) Run(ctx context.Context) error {
 		Self: n.seat.ID(), Voters: n.voters, Lease: n.o.Lease,
 	})
 	renew := &renewals{seat: n.seat, peers: n.peers, leader: l, others: n.members}
+	stored := worker.Store{
+		RunsDir: filepath.Join(n.o.DataDir, "runs"),
+		Records: func(token string) string { return filepath.Dir(n.runner.LogPath(token)) },
+	}
 	w := worker.New(worker.Options{
-		Renewals: renew, Fences: n.runner,
+		Checkpoints: newCheckpoints(n.seat.ID(), stored, n.peers, n.o.Logger.With("component", "checkpoints")),
+		Renewals:    renew, Fences: n.runner,
 		Cluster: n.seat, Processes: n.runner, Records: n.runner, Found: n.found, Orders: orders, BootID: n.boot,
-		RunsDir: filepath.Join(n.o.DataDir, "runs"), NodeName: n.o.Name, Kit: n.o.Kit, Logger: n.o.Logger.With("component", "worker"),
+		RunsDir: stored.RunsDir, NodeName: n.o.Name, Kit: n.o.Kit, Logger: n.o.Logger.With("component", "worker"),
 	})
-	peer := &peerServer{state: n.seat.State(), machines: n.machines, logs: n.logs, charts: n.charts, renewals: renew, who: mesh.PeerID, logger: n.o.Logger.With("component", "peers")}
+	n.machines.keeper = w // before anybody can ask: the servers start below
+	warnings := asides(n.found, n.runner.QuarantineDir())
+	peer := &peerServer{state: n.seat.State(), machines: n.machines, logs: n.logs, charts: n.charts, renewals: renew, stored: stored, who: mesh.PeerID, logger: n.o.Logger.With("component", "peers")}
 	announce := &announcer{announce: n.seat.Announce, changed: n.monitor.Changed, logger: n.o.Logger}
 	keys := &credentials{seat: n.seat, own: ownAccess(n.id.ID(), n.token)}
 	notify := &notifier{ready: n.ready, alive: n.alive, logger: n.o.Logger}
-	beacons := &beaconer{seat: n.seat, monitor: n.monitor, held: n.holds, far: n.charts.Here, logger: n.o.Logger}
+	beacons := &beaconer{seat: n.seat, monitor: n.monitor, disk: n.seat, held: n.holds, far: n.charts.Here, bearing: func() bearing { return newBearing(w, warnings) }, logger: n.o.Logger}
 	was := &former{dataDir: n.o.DataDir, seat: n.seat, renamed: n.seat.Reannounce, logger: n.o.Logger.With("component", "node")}
 	err := runStages(ctx,
-		[]loop{{"mesh", n.mesh.Run}},
+		[]loop{{"mesh", n.runMesh}},
 		[]loop{{"cluster", n.seat.Run}},
 		[]loop{
 			{"GPU monitor", n.monitor.Run},
 			{"executor", n.runner.Run},
+			{"old records", n.runner.Tidy},
 			{"peer server", func(ctx context.Context) error { return peer.Run(ctx, n.seat.PeerListener()) }},
 		},
 		[]loop{
@@ -279,7 +296,25 @@ func (n *Node) Run(ctx context.Context) error {
 			{"readiness", func(ctx context.Context) error { close(n.ready); <-ctx.Done(); return nil }},
 		})
 	n.peers.close()
+	if errors.Is(err, cluster.ErrDisk) {
+		if left := n.closers.closeHung(); left != nil {
+			n.o.Logger.Warn("the node ends with what waits for the disk", "left", left)
+		}
+		return err
+	}
+	if errors.Is(err, cluster.ErrRemoved) {
+		err = n.removed(err)
+	}
 	return errors.Join(err, n.closers.closeAll())
+}
+
+// runMesh runs the mesh. The seat closes it when it cuts the node off from the others, and then ends with the reason.
+func (n *Node) runMesh(ctx context.Context) error {
+	err := n.mesh.Run(ctx)
+	if err == nil {
+		<-ctx.Done()
+	}
+	return err
 }
 
 // Close frees what New has opened, for a node that is not run.

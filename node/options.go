@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 
+	"github.com/deveronica/cvlab/cluster"
 	"github.com/deveronica/cvlab/node/leader"
 	"github.com/deveronica/cvlab/node/worker"
 )
@@ -44,6 +45,11 @@ type Options struct {
 	NoExec, NoUI bool
 	// PlainHTTP lets other machines use the HTTP port without TLS.
 	PlainHTTP bool
+
+	// Disk is how much of the data directory's file system is kept for the node; zero values mean the usual.
+	Disk cluster.DiskLimits
+	// AnyFilesystem allows a data directory on a file system that is refused otherwise, such as NFS.
+	AnyFilesystem bool
 
 	// Lease are the times of leases; zero values mean the usual ones.
 	Lease leader.LeaseTimes

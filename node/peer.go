@@ -88,6 +88,7 @@ type peerServer struct {
 	logs     *logs
 	charts   *charts
 	renewals *renewals
+	stored   worker.Store          // checkpoints of this machine
 	who      func(net.Conn) string // the member on the other end
 	logger   *slog.Logger
 }
@@ -104,7 +105,9 @@ func (s *peerServer) Run(ctx context.Context, l net.Listener) error {
 	mux.HandleFunc("GET /log", s.log)
 	mux.HandleFunc("GET /metrics", s.metrics)
 	mux.HandleFunc("GET /progress", s.progress)
+	mux.HandleFunc("GET /checkpoint", s.checkpoint)
 	mux.HandleFunc("POST /renew", s.renew)
+	mux.HandleFunc("POST /strays/kill", s.killStray)
 	srv := &http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: 5 * time.Second,

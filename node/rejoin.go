@@ -55,13 +55,15 @@ func (n *Node) JoinOther(_ context.Context, peer, token string) error {
 	}
 }
 
-// awaitRejoin ends the node when it is told to join another cluster.
+// awaitRejoin ends the node when it is told to join another cluster, or has left its own.
 func (n *Node) awaitRejoin(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
 	case r := <-n.rejoin:
 		return r
+	case <-n.left:
+		return cluster.ErrRemoved
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/deveronica/cvlab/cluster"
 	"github.com/deveronica/cvlab/fsm"
 	"github.com/deveronica/cvlab/node/leader"
+	"github.com/deveronica/cvlab/node/worker"
 )
 
 // renewals carries questions about leases to the leader: directly, or through a member that can reach it when this machine
@@ -27,7 +28,7 @@ type renewals struct {
 
 // ruler is the leader's work on this machine.
 type ruler interface {
-	Renew(ctx context.Context, node string, tokens []fsm.Token) (valid, revoked []fsm.Token, err error)
+	Renew(ctx context.Context, node string, tokens []fsm.Token) (leader.Verdict, error)
 }
 
 // renewal is the question between nodes.
@@ -41,6 +42,7 @@ type renewal struct {
 type renewalAnswer struct {
 	Valid   []fsm.Token `json:"valid,omitempty"`
 	Revoked []fsm.Token `json:"revoked,omitempty"`
+	Unknown []fsm.Token `json:"unknown,omitempty"` // absent in answers of before it was told
 }
 
 // Limits of a renewal: what fits a machine's attempts many times over, and how long one way is tried before the next. A
@@ -51,15 +53,15 @@ const (
 )
 
 // Renew implements worker.Renewals. The direct way comes first; then every member is asked to relay.
-func (r *renewals) Renew(ctx context.Context, tokens []fsm.Token) (valid, revoked []fsm.Token, err error) {
+func (r *renewals) Renew(ctx context.Context, tokens []fsm.Token) (worker.Verdict, error) {
 	question := renewal{For: r.seat.ID(), Tokens: tokens}
 	lead, known := r.seat.Leader()
+	err := errors.New("no leader is known")
 	if known {
-		if valid, revoked, err = r.ask(ctx, lead, question); err == nil {
-			return valid, revoked, nil
+		var v leader.Verdict
+		if v, err = r.ask(ctx, lead, question); err == nil {
+			return worker.Verdict(v), nil
 		}
-	} else {
-		err = errors.New("no leader is known")
 	}
 	question.Relay = true
 	for _, id := range r.others() {
@@ -69,17 +71,17 @@ func (r *renewals) Renew(ctx context.Context, tokens []fsm.Token) (valid, revoke
 		if id == lead {
 			continue
 		}
-		var again error
-		if valid, revoked, again = r.ask(ctx, id, question); again == nil {
-			return valid, revoked, nil
+		v, again := r.ask(ctx, id, question)
+		if again == nil {
+			return worker.Verdict(v), nil
 		}
 		err = errors.Join(err, again)
 	}
-	return nil, nil, fmt.Errorf("renew leases: %w", err)
+	return worker.Verdict{}, fmt.Errorf("renew leases: %w", err)
 }
 
 // ask asks one node, which may be this one.
-func (r *renewals) ask(ctx context.Context, node string, q renewal) (valid, revoked []fsm.Token, err error) {
+func (r *renewals) ask(ctx context.Context, node string, q renewal) (leader.Verdict, error) {
 	if node == r.seat.ID() {
 		return r.leader.Renew(ctx, q.For, q.Tokens)
 	}
@@ -91,20 +93,20 @@ func (r *renewals) ask(ctx context.Context, node string, q renewal) (valid, revo
 	defer cancel()
 	var a renewalAnswer
 	if err := r.peers.postJSON(ctx, node, "/renew", q, &a); err != nil {
-		return nil, nil, err
+		return leader.Verdict{}, err
 	}
-	return a.Valid, a.Revoked, nil
+	return leader.Verdict(a), nil
 }
 
 // relay answers a question of another node, or passes it on to the leader.
-func (r *renewals) relay(ctx context.Context, q renewal) (valid, revoked []fsm.Token, err error) {
-	valid, revoked, err = r.leader.Renew(ctx, q.For, q.Tokens)
+func (r *renewals) relay(ctx context.Context, q renewal) (leader.Verdict, error) {
+	v, err := r.leader.Renew(ctx, q.For, q.Tokens)
 	if !errors.Is(err, leader.ErrNotLeading) || !q.Relay {
-		return valid, revoked, err
+		return v, err
 	}
 	lead, known := r.seat.Leader()
 	if !known || lead == r.seat.ID() || lead == q.For {
-		return nil, nil, err
+		return leader.Verdict{}, err
 	}
 	q.Relay = false
 	return r.ask(ctx, lead, q)
@@ -123,12 +125,12 @@ func (s *peerServer) renew(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "renew: only a node itself may ask for a relay", http.StatusForbidden)
 		return
 	}
-	valid, revoked, err := s.renewals.relay(r.Context(), q)
+	v, err := s.renewals.relay(r.Context(), q)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return
 	}
-	answer(w, renewalAnswer{Valid: valid, Revoked: revoked})
+	answer(w, renewalAnswer(v))
 }
 
 // postJSON sends one JSON value to a node and reads another one.

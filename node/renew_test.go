@@ -14,24 +14,27 @@ import (
 
 	"github.com/deveronica/cvlab/fsm"
 	"github.com/deveronica/cvlab/node/leader"
+	"github.com/deveronica/cvlab/node/worker"
 )
 
-// confirms is a leader's rule that says yes to the first token and no to the second, and notes who asked.
+// confirms is a leader's rule that says yes to the first token, no to the second, has never heard of others, and notes who
+// asked.
 type confirms struct {
 	leads bool
 	err   error
 	asked []string
 }
 
-func (c *confirms) Renew(_ context.Context, node string, tokens []fsm.Token) (valid, revoked []fsm.Token, err error) {
+func (c *confirms) Renew(_ context.Context, node string, tokens []fsm.Token) (leader.Verdict, error) {
 	if !c.leads {
-		return nil, nil, leader.ErrNotLeading
+		return leader.Verdict{}, leader.ErrNotLeading
 	}
 	c.asked = append(c.asked, node)
 	if c.err != nil {
-		return nil, nil, c.err
+		return leader.Verdict{}, c.err
 	}
-	return tokens[:1], tokens[1:], nil
+	n := len(tokens)
+	return leader.Verdict{Valid: tokens[:min(n, 1)], Revoked: tokens[min(n, 1):min(n, 2)], Unknown: tokens[min(n, 2):]}, nil
 }
 
 // threeNodes has A, which leads, and B; it gives the renewals of C, which knows the leader by that name.
@@ -44,7 +47,7 @@ func threeNodes(t *testing.T, m *meshLab, known string) (*renewals, *confirms) {
 }
 
 func TestRenewalFindsItsWay(t *testing.T) {
-	tokens := []fsm.Token{{Epoch: 1, Index: 7}, {Epoch: 1, Index: 9}}
+	tokens := []fsm.Token{{Epoch: 1, Index: 7}, {Epoch: 1, Index: 9}, {Epoch: 1, Index: 11}}
 	for _, c := range []struct {
 		name  string
 		known string
@@ -69,19 +72,19 @@ func TestRenewalFindsItsWay(t *testing.T) {
 				began := time.Now()
 				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 				defer cancel()
-				valid, revoked, err := r.Renew(ctx, tokens)
+				v, err := r.Renew(ctx, tokens)
 				if took := time.Since(began); took != c.takes {
 					t.Errorf("it took %s, want %s", took, c.takes)
 				}
 				<-time.After(lostDial) // the connection that is still being made
 				if c.fails {
-					if err == nil || len(valid)+len(revoked)+len(rules.asked) > 0 {
-						t.Errorf("answered %v, %v, %v", valid, revoked, err)
+					if err == nil || !cmp.Equal(v, worker.Verdict{}) || len(rules.asked) > 0 {
+						t.Errorf("answered %+v, %v", v, err)
 					}
 					return
 				}
-				if err != nil || !cmp.Equal(valid, tokens[:1]) || !cmp.Equal(revoked, tokens[1:]) {
-					t.Errorf("answered %v, %v, %v", valid, revoked, err)
+				if err != nil || !cmp.Equal(v, worker.Verdict{Valid: tokens[:1], Revoked: tokens[1:2], Unknown: tokens[2:]}) {
+					t.Errorf("answered %+v, %v", v, err)
 				}
 				if !cmp.Equal(rules.asked, []string{nodeC}) {
 					t.Errorf("the leader heard of %v, want the node whose attempts they are", rules.asked)
@@ -98,8 +101,8 @@ func TestRenewalInShortTime(t *testing.T) {
 		r, _ := threeNodes(t, m, nodeA)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if valid, _, err := r.Renew(ctx, []fsm.Token{{Epoch: 1, Index: 7}}); err != nil || len(valid) != 1 {
-			t.Errorf("%v, %v", valid, err)
+		if v, err := r.Renew(ctx, []fsm.Token{{Epoch: 1, Index: 7}}); err != nil || len(v.Valid) != 1 {
+			t.Errorf("%+v, %v", v, err)
 		}
 		<-time.After(lostDial)
 	})
@@ -127,7 +130,7 @@ func TestRenewalIsRefused(t *testing.T) {
 			}
 		}
 		rules.err = errors.New("no majority")
-		if _, _, err := r.Renew(t.Context(), []fsm.Token{{Epoch: 1, Index: 7}}); err == nil || !strings.Contains(fmt.Sprint(err), "no majority") {
+		if _, err := r.Renew(t.Context(), []fsm.Token{{Epoch: 1, Index: 7}}); err == nil || !strings.Contains(fmt.Sprint(err), "no majority") {
 			t.Errorf("a leader without a majority: %v", err)
 		}
 	})

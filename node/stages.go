@@ -4,8 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/deveronica/cvlab/cluster"
 )
 
 // loop is one long-lived part of the node. Its Run blocks until its context ends.
@@ -32,9 +36,52 @@ func runStages(ctx context.Context, stages ...[]loop) error {
 	defer cancel()
 	unlink := context.AfterFunc(failing, cancel)
 	defer unlink()
-	err := runStages(upper, stages[1:]...)
+	err := unlessHung(failing, func() error { return runStages(upper, stages[1:]...) })
 	stop()
-	return errors.Join(err, g.Wait())
+	if errors.Is(err, cluster.ErrDisk) {
+		return errors.Join(err, bounded(hungLimit, g.Wait))
+	}
+	return errors.Join(err, unlessHung(failing, g.Wait))
+}
+
+// hungLimit is how long the parts of a node whose disk failed may take to end: one may be writing, for ever.
+const hungLimit = time.Second
+
+// unlessHung waits for f; not for long once a part has failed because of the disk.
+func unlessHung(failing context.Context, f func() error) error {
+	ended := make(chan error, 1)
+	var left sync.WaitGroup
+	left.Go(func() { ended <- f() })
+	select {
+	case err := <-ended:
+		return err
+	case <-failing.Done():
+	}
+	cause := context.Cause(failing)
+	if !errors.Is(cause, cluster.ErrDisk) {
+		return <-ended
+	}
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(hungLimit):
+		return cause
+	}
+}
+
+var errLeftBehind = errors.New("it did not end and is left behind")
+
+// bounded runs f and waits for it, but not beyond a limit. What has not ended by then is left to the end of the process.
+func bounded(limit time.Duration, f func() error) error {
+	ended := make(chan error, 1)
+	var left sync.WaitGroup
+	left.Go(func() { ended <- f() })
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(limit):
+		return errLeftBehind
+	}
 }
 
 // until runs the loop; its end before ctx's end is an error, whatever it says.
@@ -71,4 +118,13 @@ func (c *closers) closeAll() error {
 	}
 	c.list = nil
 	return errors.Join(errs...)
+}
+
+// closeHung closes what can be closed without waiting for a disk that does not answer.
+func (c *closers) closeHung() error {
+	for i := range c.list {
+		close := c.list[i].close
+		c.list[i].close = func() error { return bounded(hungLimit/2, close) }
+	}
+	return c.closeAll()
 }

@@ -3,12 +3,15 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/deveronica/cvlab/cluster"
 )
 
 // diary notes who ended when.
@@ -93,6 +96,41 @@ func TestFailureEndsAllInOrder(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 		})
+	})
+}
+
+func TestAHungDiskEndsTheNodeAllTheSame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := make(chan struct{})
+		writes := func(context.Context) error { <-disk; return nil }
+		d := &diary{}
+		began := time.Now()
+		err := runStages(t.Context(),
+			[]loop{d.loop("mesh", 0)},
+			[]loop{{"cluster", func(context.Context) error {
+				<-time.After(time.Second)
+				return fmt.Errorf("run: %w", cluster.ErrDiskHangs)
+			}}, {"beside", writes}},
+			[]loop{{"worker", writes}})
+		if !errors.Is(err, cluster.ErrDiskHangs) || !strings.HasPrefix(err.Error(), "cluster: run: the disk does not answer") {
+			t.Errorf("got %v", err)
+		}
+		if took := time.Since(began); took > 4*time.Second {
+			t.Errorf("it took %v", took)
+		}
+		if !slices.Equal(d.lines, []string{"mesh"}) {
+			t.Errorf("ended %v, want the mesh", d.lines)
+		}
+		var c closers
+		c.add("lock", func() error { d.note("lock"); return nil })
+		c.add("node.json", func() error { <-disk; return nil })
+		if err := c.closeHung(); !errors.Is(err, errLeftBehind) || !strings.Contains(err.Error(), "node.json") {
+			t.Errorf("closing gave %v", err)
+		}
+		if !slices.Contains(d.lines, "lock") {
+			t.Error("what could be closed was not")
+		}
+		close(disk)
 	})
 }
 

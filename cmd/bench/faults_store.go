@@ -22,6 +22,7 @@ func storeScenarios() []scenario {
 		{id: "F48", does: "a node killed during writes", figure: "return until all are whole", nodes: 3, run: killWriter},
 		{id: "F69", does: "jobs on CPU slots, leader killed once", figure: "first submit to last end", nodes: 3, run: sweepThrough},
 		{id: "F54", does: "voter wiped and back on its address while the others hold the entry", figure: "wiped to voting again", nodes: 3, run: wipeVoter},
+		{id: "F54b", does: "voter wiped that holds an entry with the leader alone, and the leader dies", figure: "leader's return to all voting again", nodes: 3, run: wipeAtWorst},
 	}
 }
 
@@ -153,7 +154,7 @@ func (b *bed) wipeWhileOthersHold(ctx context.Context, leads, wiped *member, got
 	if err := b.l.launch(wiped, "join", leads.mesh, "--token-file", wiped.dir+".token"); err != nil {
 		return err
 	}
-	if err := b.forget(ctx, leads, wiped, old); err != nil {
+	if err := b.forgotten(ctx, leads, wiped, old); err != nil {
 		return err
 	}
 	got.add(time.Since(began))
@@ -205,41 +206,4 @@ func (b *bed) idOf(ctx context.Context, ask, m *member) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("ask for the ID of %s: it is not listed", m.name)
-}
-
-// forget waits until a wiped node's new self has the vote of the old one, removes that, and takes note of the new one's name.
-func (b *bed) forget(ctx context.Context, ask, m *member, old string) error {
-	ctx, cancel := context.WithTimeout(ctx, healLimit)
-	defer cancel()
-	c, err := b.l.client(ask)
-	if err != nil {
-		return err
-	}
-	err = until(ctx, "the wiped node's new self to have its vote", func() (bool, error) {
-		s, err := b.l.see(ctx, ask)
-		if err != nil {
-			return false, nil
-		}
-		name, stillVotes := "", false
-		for _, n := range s.Nodes {
-			switch {
-			case n.ID == old:
-				stillVotes = n.Role != "learner"
-			case n.HTTP == m.http && n.Role != "learner":
-				name = n.Name
-			}
-		}
-		if name == "" || stillVotes {
-			return false, nil
-		}
-		m.name = name
-		return true, nil
-	})
-	if err != nil {
-		return err
-	}
-	if err := c.RemoveNode(ctx, old, true); err != nil {
-		return fmt.Errorf("forget the old self of %s: %w", m.name, err)
-	}
-	return nil
 }

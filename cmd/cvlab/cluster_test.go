@@ -231,6 +231,36 @@ func TestWipedFollowerIsANewNode(t *testing.T) {
 	l.submit(rest[0], api.AddRequest{Command: []string{"true"}, Device: "cpu"})
 }
 
+// A wiped machine ran something: nobody can know whether it still does, so its old self stays listed, and a person is told
+// what to say once it is known.
+func TestTheOldSelfStaysWhileItMayRunSomething(t *testing.T) {
+	l := newLab(t, 3, "--cpu-slots", "1")
+	_, others := l.leader()
+	wiped, witness := others[0], others[1]
+	id := l.submit(witness, api.AddRequest{Command: l.job("600", 0), Device: wiped.name})
+	l.eventually(30*time.Second, "it to run", func() bool { return len(l.witnessed(id)) == 1 })
+	wiped.kill()
+	killSupervisors(wiped.dir)
+	l.must(os.RemoveAll(wiped.dir))
+	wiped.join(witness, strings.TrimSpace(witness.must("token", "create", "--join")))
+	l.eventually(30*time.Second, "people to be told", func() bool {
+		return strings.Contains(witness.must("cluster"), "cvlab remove "+wiped.name+" --it-is-off")
+	})
+	witness.must("remove", wiped.name, "--it-is-off")
+	l.eventually(30*time.Second, "the new self to have the name", func() bool {
+		s, err := witness.client().Cluster(t.Context())
+		if err != nil || len(s.Nodes) != 3 {
+			return false
+		}
+		for _, n := range s.Nodes {
+			if n.Name != "m1" && n.Name != "m2" && n.Name != "m3" {
+				return false
+			}
+		}
+		return s.Voters == 3
+	})
+}
+
 // A node that was started alone, as a service does, is told to join while it runs. If that fails it goes on as before, and
 // a cluster that somebody would miss is not left.
 func TestRunningNodeIsToldToJoin(t *testing.T) {

@@ -45,6 +45,7 @@ func (p *program) printDevices(list []api.Device) error {
 		if d.Draining {
 			state += ", draining"
 		}
+		state += diskWords(d.DiskState)
 		heard := "never"
 		if d.LastHeard != nil {
 			heard = fmt.Sprintf("%.1fs", *d.LastHeard)
@@ -65,7 +66,47 @@ func (p *program) printDevices(list []api.Device) error {
 				size(g.MemoryUsed)+" of "+size(g.MemoryTotal), runs)...)
 		}
 	}
-	return t.flush()
+	if err := t.flush(); err != nil {
+		return err
+	}
+	p.printBearings(list)
+	return nil
+}
+
+// printBearings says what a person should know of the attempts on the machines.
+func (p *program) printBearings(list []api.Device) {
+	var lines []string
+	for _, d := range list {
+		for _, f := range d.Frozen {
+			at, lease := f.Since.Local().Format(time.TimeOnly), span(time.Duration(f.Lease*float64(time.Second)))
+			if f.Presumed {
+				lines = append(lines, fmt.Sprintf("%s is silent; if experiment %d still runs there, it is frozen since %s", d.Name, f.Experiment, at))
+				continue
+			}
+			lines = append(lines, fmt.Sprintf("experiment %d on %s is frozen since %s: no word from the cluster for %s; it goes on when word comes", f.Experiment, d.Name, at, lease))
+		}
+		for _, s := range d.Strays {
+			lines = append(lines, fmt.Sprintf("%s on %s: frozen, since %s; end it with: cvlab kill-stray %s %s", stray(s), d.Name, s.Reason, d.Name, s.Token))
+		}
+		for _, w := range d.Warnings {
+			lines = append(lines, d.Name+": "+w)
+		}
+	}
+	if len(lines) > 0 {
+		fmt.Fprintln(p.stdout)
+	}
+	for _, line := range lines {
+		fmt.Fprintln(p.stdout, plain(line))
+	}
+}
+
+// diskWords is what a machine's state says of its disk, after a comma.
+func diskWords(disk string) string {
+	switch disk {
+	case "low", "full":
+		return ", disk " + disk
+	}
+	return ""
 }
 
 func joined(ids []uint64) string {
@@ -97,10 +138,18 @@ func (p *program) clusterCommand() *cobra.Command {
 			if s.Leader != nil {
 				leader = s.Leader.Name
 			}
-			fmt.Fprintf(p.stdout, "cluster  %s (%s)\nleader   %s, term %d\n\n", plain(s.Name), s.ID, plain(leader), s.Term)
+			fmt.Fprintf(p.stdout, "cluster  %s (%s)\nleader   %s, term %d\n", plain(s.Name), s.ID, plain(leader), s.Term)
+			if trouble := first(s.Trouble, s.NoRoom); trouble != "" {
+				fmt.Fprintf(p.stdout, "trouble  %s\n", plain(trouble))
+			}
+			fmt.Fprintln(p.stdout)
 			t := newTable(p.stdout, "NODE", "ID", "ROLE", "STATE", "GPUS", "VERSION", "ADDRESS")
 			for _, n := range s.Nodes {
-				t.row(n.Name, n.ID, n.Role, n.State, fmt.Sprint(n.GPUs), n.Version, n.Mesh)
+				state := n.State + diskWords(n.Disk)
+				if n.Stuck {
+					state += ", takes no changes"
+				}
+				t.row(n.Name, n.ID, n.Role, state, fmt.Sprint(n.GPUs), n.Version, n.Mesh)
 			}
 			if err := t.flush(); err != nil {
 				return err
@@ -113,24 +162,6 @@ func (p *program) clusterCommand() *cobra.Command {
 			}
 			p.next("a token for one more machine: cvlab token create --join")
 			return nil
-		},
-	}
-}
-
-func (p *program) drainCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "drain NODE",
-		Short: "Give a machine no new work; what runs there goes on",
-		Args:  exactly(1, "the name or ID of one node"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := p.connect()
-			if err != nil {
-				return err
-			}
-			if err := c.Drain(cmd.Context(), args[0]); err != nil {
-				return err
-			}
-			return p.done(map[string]any{"node": args[0], "draining": true}, "%s gets no new work; undo with: cvlab resume %s", args[0], args[0])
 		},
 	}
 }

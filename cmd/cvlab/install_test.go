@@ -51,7 +51,7 @@ func TestUnits(t *testing.T) {
 			if d := cmp.Diff(string(want), got); d != "" {
 				t.Errorf("not as in %s (write it anew with -update):\n%s", file, d)
 			}
-			for _, line := range []string{"Type=notify", "WatchdogSec=60", "Restart=always", "KillMode=process", "Delegate=yes"} {
+			for _, line := range []string{"Type=notify", "WatchdogSec=60", "Restart=always", "RestartPreventExitStatus=6 7", "SuccessExitStatus=6", "KillMode=process", "Delegate=yes"} {
 				if !strings.Contains(got, "\n"+line+"\n") {
 					t.Errorf("the line %s is missing", line)
 				}

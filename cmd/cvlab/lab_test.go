@@ -71,12 +71,20 @@ func newLab(t *testing.T, n int, args ...string) *lab {
 // newLabWith is newLab with variables in the nodes' environment.
 func newLabWith(t *testing.T, env []string, n int, args ...string) *lab {
 	t.Helper()
+	return newLabOn(t, func(string) {}, env, n, args...)
+}
+
+// newLabOn is newLabWith on disks of their own: mount puts one at the data directory of each machine.
+func newLabOn(t *testing.T, mount func(dir string), env []string, n int, args ...string) *lab {
+	t.Helper()
 	l := &lab{t: t, dir: t.TempDir(), env: env}
 	l.witness = filepath.Join(l.dir, "witness")
 	l.must(os.Mkdir(l.witness, 0o755))
 	t.Cleanup(l.end)
 	for i := 1; i <= n; i++ {
 		m := l.machine("m"+strconv.Itoa(i), args...)
+		l.must(os.MkdirAll(m.dir, 0o700))
+		mount(m.dir)
 		if i == 1 {
 			m.start("up")
 			m.waitLed()

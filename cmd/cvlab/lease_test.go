@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/deveronica/cvlab/cluster"
 	"github.com/deveronica/cvlab/executor"
 	"github.com/deveronica/cvlab/fsm"
 	"github.com/deveronica/cvlab/node/leader"
@@ -153,6 +154,13 @@ func TestQuorumLostRestartsNothing(t *testing.T) {
 		gone := executor.Boottime()
 		if long {
 			l.frozen(id, 30*time.Second)
+			l.eventually(10*time.Second, "its node to say that it is frozen", func() bool {
+				d := l.get(host, id)
+				return d.FrozenSince != nil && d.Attempts[0].FrozenSince != nil && strings.Contains(d.Reason, "no word from the cluster for 8s")
+			})
+			if out := host.must("show", word(id)); !strings.Contains(out, "frozen since ") || !strings.Contains(out, "it goes on when word comes") {
+				t.Errorf("show says:\n%s", out)
+			}
 		} else {
 			l.eventually(30*time.Second, "three seconds", func() bool { return executor.Boottime() > gone+3*time.Second })
 		}
@@ -166,6 +174,7 @@ func TestQuorumLostRestartsNothing(t *testing.T) {
 			t.Errorf("process %d has become %d", first.pid, b.pid)
 		}
 	}
+	l.eventually(10*time.Second, "nobody to call it frozen any more", func() bool { return l.get(host, id).FrozenSince == nil })
 	// No late consequence either: more than the new leader's wait passes.
 	now := executor.Boottime()
 	l.eventually(60*time.Second, "16 seconds of work", func() bool { return l.last(id).at > now+16*time.Second })
@@ -184,6 +193,21 @@ func TestHiddenLeaseSetting(t *testing.T) {
 	}
 	for _, text := range []string{"6s", "6s,", ",1s", "6,1", "0s,1s", "6s,-1s", "6s,1s,1s"} {
 		if got, err := testLease(text); err == nil || !strings.Contains(err.Error(), "CVLAB_TEST_LEASE") {
+			t.Errorf("%q gives %v, %v", text, got, err)
+		}
+	}
+}
+
+func TestHiddenDiskSetting(t *testing.T) {
+	for text, want := range map[string]cluster.DiskLimits{
+		"": {}, "8MiB,16MiB": {Reserve: 8 << 20, Floor: 16 << 20}, "512KiB,1GiB": {Reserve: 512 << 10, Floor: 1 << 30}, "4096,1B": {Reserve: 4096, Floor: 1},
+	} {
+		if got, err := testDisk(text); err != nil || got != want {
+			t.Errorf("%q gives %v, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"8MiB", "8MiB,", ",16MiB", "8MB,16MiB", "0,1MiB", "-1MiB,1MiB", "1MiB,2MiB,3MiB", "99999999999GiB,1MiB", "MiB,1MiB"} {
+		if got, err := testDisk(text); err == nil || !strings.Contains(err.Error(), "CVLAB_TEST_DISK") {
 			t.Errorf("%q gives %v, %v", text, got, err)
 		}
 	}

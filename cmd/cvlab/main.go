@@ -28,6 +28,10 @@ const (
 	exitUnreachable = 3
 	exitNotAllowed  = 4
 	exitUnknown     = 5
+
+	// Of a node only; the unit of systemd names both, so that it does not start the node again.
+	exitLeft    = 6 // it has left its cluster, under systemd; elsewhere that is 0
+	exitRemoved = 7 // it was removed from its cluster
 )
 
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {

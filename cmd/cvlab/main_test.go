@@ -112,7 +112,7 @@ func TestCommands(t *testing.T) {
 		}
 	}
 	walk(root)
-	for name := range strings.FieldsSeq("up join install uninstall dev example run queue show why logs cancel retry hold release priority projects devices cluster drain resume remove token login") {
+	for name := range strings.FieldsSeq("up join install uninstall dev example run queue show why logs ckpt cancel retry hold release priority projects devices cluster drain resume remove token login") {
 		c, _, err := root.Find([]string{name})
 		if err != nil || c.Name() != name || c.GroupID == "" {
 			t.Errorf("cvlab %s is not there or in no group (%v)", name, err)
@@ -152,6 +152,10 @@ func TestWrongUsage(t *testing.T) {
 		"show 1 2":                          "number",
 		"why 0":                             "cvlab queue",
 		"logs":                              "number",
+		"ckpt":                              "done PATH",
+		"ckpt rm":                           "no command",
+		"ckpt ls":                           "number",
+		"ckpt done":                         "CVLAB_RUN_DIR",
 		"run":                               "FILE.yaml",
 		"run a.yaml b.yaml":                 "FILE.yaml",
 		"run /nonexistent.yaml":             "no such file",

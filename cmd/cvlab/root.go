@@ -63,11 +63,11 @@ func (p *program) root() *cobra.Command {
 			root.AddCommand(c)
 		}
 	}
-	add("node", p.upCommand(), p.joinCommand(), p.installCommand(), p.uninstallCommand(), p.devCommand(), exampleCommand(),
+	add("node", p.upCommand(), p.joinCommand(), p.leaveCommand(), p.installCommand(), p.uninstallCommand(), p.devCommand(), exampleCommand(),
 		p.recoverCommand(), p.resetIdentityCommand())
-	add("queue", p.runCommand(), p.queueCommand(), p.showCommand(), p.whyCommand(), p.logsCommand(), p.metricsCommand(),
+	add("queue", p.runCommand(), p.queueCommand(), p.showCommand(), p.whyCommand(), p.logsCommand(), p.metricsCommand(), p.ckptCommand(),
 		p.cancelCommand(), p.retryCommand(), p.holdCommand(), p.releaseCommand(), p.priorityCommand(), p.projectsCommand())
-	add("cluster", p.devicesCommand(), p.clusterCommand(), p.drainCommand(), p.resumeCommand(), p.removeCommand(), p.tokenCommand(), p.loginCommand())
+	add("cluster", p.devicesCommand(), p.clusterCommand(), p.drainCommand(), p.resumeCommand(), p.removeCommand(), p.killStrayCommand(), p.tokenCommand(), p.loginCommand())
 	root.AddCommand(p.versionCommand(), p.openapiCommand())
 	return root
 }

@@ -72,9 +72,9 @@ func (p *program) printDetail(d api.Detail) error {
 	line("notes", d.Notes)
 	if len(d.Attempts) > 0 {
 		fmt.Fprintln(p.stdout)
-		t := newTable(p.stdout, "ATTEMPT", "NODE", "GPUS", "STARTED", "TOOK", "HOW IT ENDED")
+		t := newTable(p.stdout, "ATTEMPT", "NODE", "GPUS", "STARTED", "ENDED", "TOOK", "CLASS", "FROM", "IN WORDS")
 		for _, a := range d.Attempts {
-			t.row(fmt.Sprint(a.Number), a.Node, gpus(a.GPUs), clock(a.StartedAt), took(a, time.Now()), a.Sentence)
+			t.row(fmt.Sprint(a.Number), a.Node, gpus(a.GPUs), clock(a.StartedAt), clock(a.EndedAt), took(a, time.Now()), first(string(a.Class), "-"), origin(a.Resumed), a.Sentence)
 		}
 		if err := t.flush(); err != nil {
 			return err
@@ -103,6 +103,14 @@ func gpus(uuids []string) string {
 		}
 	}
 	return strings.Join(short, " ")
+}
+
+// origin is the checkpoint an attempt went on from.
+func origin(r *api.CheckpointRef) string {
+	if r == nil {
+		return "the start"
+	}
+	return fmt.Sprintf("checkpoint %d of attempt %d", r.Seq, r.Attempt)
 }
 
 func clock(t *time.Time) string {

@@ -279,7 +279,7 @@ func storyPeople(t *testing.T, m *machine) {
 // Every command that has something to tell tells it to programs too.
 func storyJSON(t *testing.T, m *machine) {
 	for _, args := range [][]string{
-		nil, say("queue"), say("queue -a"), say("show 1"), say("why 1"), say("projects"), say("devices"), say("cluster"), say("token list"), say("token create --join"),
+		nil, say("queue"), say("queue -a"), say("show 1"), say("why 1"), say("ckpt ls 1"), say("projects"), say("devices"), say("cluster"), say("token list"), say("token create --join"),
 		say("run --device cpu -- true"), say("run --dry-run testdata/seed.yaml"), say("run --hold --device cpu -- true"), say("version"), say("drain m1"), say("resume m1"), say("openapi"), say("run --key once --device cpu -- true"),
 		say("cancel --status held"),
 	} {

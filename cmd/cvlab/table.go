@@ -149,6 +149,15 @@ func (p *program) done(v any, format string, args ...any) error {
 	return err
 }
 
+// doneLines is done for more than one line.
+func (p *program) doneLines(v any, text string) error {
+	if p.json {
+		return p.printJSON(v)
+	}
+	_, err := fmt.Fprintln(p.stdout, plainLines(text))
+	return err
+}
+
 // next prints the command that comes next most often.
 func (p *program) next(format string, args ...any) {
 	if terminal(p.stdout) {

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -29,7 +31,7 @@ type nodeFlags struct {
 	cpuSlots, simGPUs                                int
 	simFile                                          string
 	serverOnly, clientOnly, plainHTTP, verbose       bool
-	withParent                                       bool
+	withParent, anyFilesystem                        bool
 
 	token, tokenFile string // join only
 	asNew, yes       bool   // join only
@@ -54,6 +56,7 @@ func (f *nodeFlags) define(c *cobra.Command) {
 	flags.BoolVar(&f.clientOnly, "no-ui", false, "the same as --client-only")
 	flags.BoolVar(&f.plainHTTP, "plain-http", false, "let other machines use HTTP without TLS; tokens then cross the network in the clear")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "log what is of interest to developers")
+	flags.BoolVar(&f.anyFilesystem, "any-filesystem", false, "keep the data directory on a network or FUSE file system although it cannot be relied on")
 	flags.BoolVar(&f.withParent, "end-with-parent", false, "end when the process that started this one is gone")
 	_ = flags.MarkHidden("end-with-parent")
 }
@@ -136,7 +139,7 @@ func (p *program) runNode(ctx context.Context, f *nodeFlags, peer string) error 
 			}
 			o.Join, then = "", &node.Rejoin{Peer: peer, Token: token}
 		default:
-			return err
+			return p.lastWords(err, o.DataDir)
 		}
 	}
 }
@@ -146,7 +149,8 @@ func (p *program) runOnce(ctx context.Context, o node.Options, withParent bool, 
 	if err := offerExample(); err != nil {
 		return err
 	}
-	n, err := node.New(ctx, o)
+	opener := node.Opener{Options: o, Say: func(sentence string) { fmt.Fprintf(p.stderr, "cvlab: %s\n", plainLines(sentence)) }}
+	n, err := opener.Open(ctx)
 	if err != nil {
 		return err
 	}
@@ -247,6 +251,11 @@ func (p *program) nodeOptions(f *nodeFlags, peer string) (node.Options, error) {
 		o.CPUSlots = s.CPUSlots
 	}
 	o.Machine = os.Getenv(testMachine)
+	if o.Disk, err = testDisk(os.Getenv("CVLAB_TEST_DISK")); err != nil {
+		return o, err
+	}
+	// Faults of disks are tested on FUSE.
+	o.AnyFilesystem = f.anyFilesystem || os.Getenv("CVLAB_TEST_ANY_FILESYSTEM") == "1"
 	if o.Lease, err = testLease(os.Getenv("CVLAB_TEST_LEASE")); err != nil {
 		return o, err
 	}
@@ -299,6 +308,32 @@ func testLease(text string) (leader.LeaseTimes, error) {
 		return leader.LeaseTimes{}, usage("CVLAB_TEST_LEASE=%q: want LENGTH,MARGIN such as 6s,1s (%w)", text, err)
 	}
 	return leader.LeaseTimes{Length: f, Margin: k}, nil
+}
+
+// testDisk reads the hidden setting by which tests fit a node on a small file system: the size of its reserve and the free
+// space below which its disk is low, such as "8MiB,16MiB".
+func testDisk(text string) (cluster.DiskLimits, error) {
+	if text == "" {
+		return cluster.DiskLimits{}, nil
+	}
+	reserve, floor, _ := strings.Cut(text, ",")
+	r, rerr := bytesOf(reserve)
+	f, ferr := bytesOf(floor)
+	if err := errors.Join(rerr, ferr); err != nil {
+		return cluster.DiskLimits{}, usage("CVLAB_TEST_DISK=%q: want RESERVE,FLOOR such as 8MiB,16MiB (%w)", text, err)
+	}
+	return cluster.DiskLimits{Reserve: r, Floor: f}, nil
+}
+
+// bytesOf reads a size of at least a byte: a number, with one of the units KiB, MiB, GiB, or with B or nothing.
+func bytesOf(text string) (int64, error) {
+	digits := strings.TrimRight(text, "BKMGi")
+	n, err := strconv.ParseInt(digits, 10, 64)
+	shift, known := map[string]int{"": 0, "B": 0, "KiB": 10, "MiB": 20, "GiB": 30}[text[len(digits):]]
+	if err != nil || !known || n <= 0 || n > math.MaxInt64>>shift {
+		return 0, fmt.Errorf("%q is no size", text)
+	}
+	return n << shift, nil
 }
 
 // joinToken finds the token for the first join.

@@ -32,6 +32,7 @@ const (
 	OpSignal = "signal" // hand a signal to those processes of the job that wait for it
 	OpRenew  = "renew"  // the lease counts from SentNS
 	OpRevoke = "revoke" // kill at once; the attempt is settled afterwards
+	OpFreeze = "freeze" // let nothing of the job execute any more; no renewal undoes it
 )
 
 // ErrRefused is returned when the supervisor answered and would not.
@@ -44,7 +45,7 @@ type Request struct {
 	Op      string   `json:"op"`
 	GraceS  *float64 `json:"grace_s,omitempty"` // stop: seconds, 0 kills at once, absent means the record's own grace
 	Signal  string   `json:"signal,omitempty"`  // signal: a name like SIGUSR1
-	Why     string   `json:"why,omitempty"`     // stop, revoke: goes into the exit record
+	Why     string   `json:"why,omitempty"`     // stop, revoke: goes into the exit record; freeze: is told to people
 	// SentNS is when the question was sent to which the cluster said yes: nanoseconds of CLOCK_BOOTTIME. For renew.
 	SentNS int64 `json:"sent_ns,omitempty"`
 }
@@ -57,7 +58,11 @@ type Answer struct {
 	Phase   string `json:"phase,omitempty"`  // running, draining, stopping, lingering, killing, ended
 	PID     int    `json:"pid,omitempty"`    // of the job's main process
 	Reached int    `json:"reached"`          // signal: how many processes got it
-	Frozen  bool   `json:"frozen,omitempty"` // its lease has ended, it stands still
+	Frozen  bool   `json:"frozen,omitempty"` // it stands still: its lease has ended, or somebody asked for it
+	// FrozenNS is for how long it has been frozen, on CLOCK_BOOTTIME.
+	FrozenNS int64 `json:"frozen_ns,omitempty"`
+	// Held is why somebody had it frozen for good; empty if only its lease did.
+	Held string `json:"held,omitempty"`
 }
 
 // ask is a request on its way to the loop that owns the job, with the place for its answer.

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"time"
@@ -21,10 +22,8 @@ func (j *job) keepLease(now time.Duration) {
 			j.log.Warn("no word from the cluster, the job is told to write a checkpoint", "lease", j.lease.String(), "left", j.lease.Warning(), "reached", n)
 		}
 	case LeaseFreeze:
-		if j.phase != killing {
-			j.log.Warn("no word from the cluster for the whole lease, the job is frozen", "lease", j.lease.String())
-			j.ice, j.still = newFreezer(j.group, os.Getpid()), false
-		}
+		j.log.Warn("no word from the cluster for the whole lease, the job is frozen", "lease", j.lease.String())
+		j.freeze(now)
 	case LeaseKill:
 		j.fence(ReasonLeaseExpired, fmt.Sprintf("no word from the cluster for its lease of %s", j.lease.String()))
 	}
@@ -35,9 +34,29 @@ func (j *job) keepLease(now time.Duration) {
 	case j.ice.round():
 		j.still = true
 		j.log.Info("frozen")
+	case time.Now().After(j.ice.limit) && j.held != "":
+		j.fence(ReasonRevoked, "it could not be frozen: "+j.held)
 	case time.Now().After(j.ice.limit):
 		j.fence(ReasonLeaseExpired, fmt.Sprintf("no word from the cluster for its lease of %s, and it could not be frozen", j.lease.String()))
 	}
+}
+
+// freeze begins to let nothing of the job execute. What is frozen already stays as it is.
+func (j *job) freeze(now time.Duration) {
+	if j.phase != killing && j.ice == nil {
+		j.ice, j.still, j.since = newFreezer(j.group, os.Getpid()), false, now
+	}
+}
+
+// opFreeze freezes an attempt that nobody in the cluster vouches for. Only a person can end that, by ending the attempt.
+func opFreeze(j *job, r Request) Answer {
+	if j.held == "" {
+		j.held = cmp.Or(r.Why, "somebody asked for it")
+		j.log.Warn("frozen for good", "why", j.held)
+	}
+	j.freeze(Boottime())
+	j.look.Reset(leaseLook)
+	return Answer{OK: true}
 }
 
 // fence ends the job without any grace.
@@ -54,7 +73,7 @@ func (j *job) fence(reason, message string) {
 func opRenew(j *job, r Request) Answer {
 	now := Boottime()
 	j.keepLease(now) // what is over is frozen first: only a question sent after that thaws
-	if j.lease.Renew(time.Duration(r.SentNS), now) && j.ice != nil && j.phase != killing {
+	if j.lease.Renew(time.Duration(r.SentNS), now) && j.ice != nil && j.held == "" && j.phase != killing {
 		j.log.Info("the cluster has answered, the job goes on")
 		j.ice.thaw()
 		j.ice = nil

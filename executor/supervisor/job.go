@@ -45,8 +45,13 @@ type job struct {
 	due     time.Time           // when timer fires
 	pause   time.Duration       // between two rounds of killing
 	lease   Lease
-	ice     *freezer // set while the job is frozen, or on its way there
-	still   bool     // everything of it stands still
+	ice     *freezer         // set while the job is frozen, or on its way there
+	still   bool             // everything of it stands still
+	since   time.Duration    // CLOCK_BOOTTIME of the freeze
+	held    string           // why it is frozen for good; "" if it is not
+	look    *time.Ticker     // at the lease and at a freeze that is not complete
+	spent   <-chan time.Time // its time limit
+	warning <-chan time.Time // a little before that
 }
 
 func newJob(rec Record, main Proc, group *cgroup, log *slog.Logger) *job {
@@ -57,15 +62,13 @@ func newJob(rec Record, main Proc, group *cgroup, log *slog.Logger) *job {
 
 // loop stands over the job until nothing of it lives. The end of ctx means stop.
 func (j *job) loop(ctx context.Context, asks <-chan ask, deaths <-chan death) {
-	var limit <-chan time.Time
-	if j.rec.Limits.TimeLimit > 0 {
-		limit = time.After(j.rec.Limits.TimeLimit)
+	if limit := j.rec.Limits.TimeLimit; limit > 0 {
+		j.spent, j.warning = time.After(limit), time.After(limit-limitWarning(limit))
 	}
-	var look <-chan time.Time
-	if !j.lease.Holds() {
-		ticker := time.NewTicker(leaseLook)
-		defer ticker.Stop()
-		look = ticker.C
+	j.look = time.NewTicker(leaseLook)
+	defer j.look.Stop()
+	if j.lease.Holds() {
+		j.look.Stop()
 	}
 	told := ctx.Done()
 	ops := operations()
@@ -79,16 +82,30 @@ func (j *job) loop(ctx context.Context, asks <-chan ask, deaths <-chan death) {
 		case <-told:
 			told = nil
 			j.stop(ReasonStopped, "its supervisor was told to end", j.rec.Limits.Grace)
-		case <-limit:
+		case <-j.warning:
+			j.warnLimit()
+		case <-j.spent:
 			j.stop(ReasonTimeLimit, fmt.Sprintf("ran longer than its time limit of %s", j.rec.Limits.TimeLimit), j.rec.Limits.Grace)
 		case <-j.timer.C:
 			j.next()
-		case <-look:
+		case <-j.look.C:
 			j.keepLease(Boottime())
 		case q := <-asks:
 			q.reply <- j.do(ops, q.req)
 		}
 	}
+}
+
+// limitWarning is how long before its time limit a job is told to write a checkpoint: enough for one of a few GB, and little
+// beside what it had.
+func limitWarning(limit time.Duration) time.Duration { return min(longestWarning, limit/10) }
+
+func (j *job) warnLimit() {
+	if j.phase != running || j.ice != nil {
+		return
+	}
+	n := j.hand(unix.SIGUSR1)
+	j.log.Info("its time limit is near, the job is told to write a checkpoint", "limit", j.rec.Limits.TimeLimit, "reached", n)
 }
 
 // operation acts on the job inside its loop, so it must not wait for anything.
@@ -102,6 +119,7 @@ func operations() map[string]operation {
 		OpSignal: opSignal,
 		OpRenew:  opRenew,
 		OpRevoke: opRevoke,
+		OpFreeze: opFreeze,
 	}
 }
 
@@ -111,7 +129,10 @@ func (j *job) do(ops map[string]operation, r Request) Answer {
 		return Answer{Error: fmt.Sprintf("unknown operation %q", r.Op)}
 	}
 	a := op(j, r)
-	a.PID, a.Phase, a.Frozen = j.main.PID, j.phase.String(), j.ice != nil
+	a.PID, a.Phase, a.Frozen, a.Held = j.main.PID, j.phase.String(), j.ice != nil, j.held
+	if a.Frozen {
+		a.FrozenNS = int64(Boottime() - j.since)
+	}
 	return a
 }
 

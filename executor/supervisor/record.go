@@ -49,6 +49,8 @@ type Record struct {
 	LeaseStart time.Duration `json:"lease_start_ns,omitempty"`
 	// ContactLoss says what happens when the lease has ended: ContactFreeze (also ""), ContactKill or ContactKeep.
 	ContactLoss string `json:"on_contact_loss,omitempty"`
+	// GPUs are the UUIDs of the cards it holds, so that facts that have forgotten it can be told again.
+	GPUs []string `json:"gpus,omitempty"`
 }
 
 // Limits are the times a supervisor keeps, in nanoseconds on disk.
@@ -85,6 +87,12 @@ type Exit struct {
 	UserTime   time.Duration `json:"user_ns"`
 	SystemTime time.Duration `json:"system_ns"`
 	MaxRSS     int64         `json:"max_rss"` // bytes, of the largest process
+	// OOMKills is how many of its processes the kernel killed because memory was full. It is known where the job's cgroup
+	// counts memory.
+	OOMKills int `json:"oom_kills,omitempty"`
+	// HostOOMKills is how many processes of the whole machine were killed for that while the job ran. It is noted only if
+	// nothing more exact is known, and the job died of a SIGKILL that nobody here asked for.
+	HostOOMKills int `json:"host_oom_kills,omitempty"`
 }
 
 // Life says who stands over an attempt. Process numbers are hints: they count only together with the start time and

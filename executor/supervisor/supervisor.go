@@ -87,6 +87,8 @@ type standing struct {
 	exit  *os.File
 	life  *os.File
 	log   *slog.Logger
+	// oomBefore is the machine's count of processes killed for memory when the job began; -1 if it is not known.
+	oomBefore int
 }
 
 // open checks that this attempt may be started, now and by us, and opens what is needed at the end first.
@@ -154,6 +156,7 @@ func (s *standing) close() {
 // stand is the whole life: prepare, start, confirm, wait, write down.
 func (s *standing) stand(ctx context.Context, ready *os.File) error {
 	begun := time.Now()
+	s.oomBefore = hostOOMKills()
 	lease := s.lease()
 	if lease.Over(Boottime()) {
 		return s.startFailed(ctx, ready, nil, begun, errLeaseOver)
@@ -163,6 +166,7 @@ func (s *standing) stand(ctx context.Context, ready *os.File) error {
 		return s.startFailed(ctx, ready, nil, begun, err)
 	}
 	defer out.Close()
+	defer s.noteRenames()()
 	births, deaths := make(chan birth, 1), make(chan death, 2)
 	var work sync.WaitGroup
 	defer work.Wait()
@@ -301,6 +305,7 @@ func (s *standing) finish(ctx context.Context, e Exit, out *os.File) error {
 		e.UserTime, e.SystemTime = time.Duration(use.Utime.Nano()), time.Duration(use.Stime.Nano())
 		e.MaxRSS = use.Maxrss * 1024
 	}
+	e.OOMKills, e.HostOOMKills = s.oomKills(e, hostOOMKills())
 	if out != nil {
 		if info, err := out.Stat(); err == nil {
 			e.LogSize = info.Size()

@@ -2,6 +2,7 @@ package leader
 
 import (
 	"cmp"
+	"iter"
 	"slices"
 	"sync"
 	"time"
@@ -45,7 +46,7 @@ func (l LeaseTimes) wait(lease time.Duration) time.Duration {
 //
 //	r.heard(node, now)                   // receipt
 //	… commit an entry, view the facts …  // proof
-//	r.answer(tokens, attempts, …)        // valid, revoked, or nothing
+//	r.answer(tokens, attempts, …)        // valid, revoked, unknown, or nothing
 type reign struct {
 	index uint64 // of its fsm.Reign
 	times LeaseTimes
@@ -54,13 +55,14 @@ type reign struct {
 	mu       sync.Mutex
 	last     map[string]time.Time    // node: its newest renewal
 	since    map[fsm.Token]time.Time // started attempts with a lease: when they were first seen as that
+	settled  map[string]bool         // nodes of which an answer has known everything they run
 	revoking map[fsm.Token]time.Time // proposed to be expired, perhaps applied, silent since then: not valid again in this reign
 }
 
 func newReign(index uint64, times LeaseTimes, now time.Time) *reign {
 	return &reign{
 		index: index, times: times, began: now,
-		last: map[string]time.Time{}, since: map[fsm.Token]time.Time{}, revoking: map[fsm.Token]time.Time{},
+		last: map[string]time.Time{}, settled: map[string]bool{}, since: map[fsm.Token]time.Time{}, revoking: map[fsm.Token]time.Time{},
 	}
 }
 
@@ -71,23 +73,29 @@ func (r *reign) heard(node string, now time.Time) {
 	r.last[node] = now
 }
 
-// answer says which of a node's tokens are valid and which are over. current is the newest reign and attempt gives an
-// attempt (nil if there is none), both as of an entry that was committed after the renewal had come in. A token that is
-// neither is left as it is: its lease ends by itself.
-func (r *reign) answer(node string, tokens []fsm.Token, current uint64, attempt func(fsm.Token) *fsm.Attempt) (valid, revoked []fsm.Token) {
+// answer says which of a node's tokens are valid, which are over and which are not known. current is the newest reign and
+// attempt gives an attempt (nil if there is none), both as of an entry that was committed after the renewal had come in. A
+// token that is none of these is left as it is: its lease ends by itself.
+func (r *reign) answer(node string, tokens []fsm.Token, current uint64, attempt func(fsm.Token) *fsm.Attempt) (v Verdict) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, t := range tokens {
 		a := attempt(t)
+		if a == nil {
+			v.Unknown = append(v.Unknown, t)
+			continue
+		}
+		p := a.On(node)
 		switch _, doomed := r.revoking[t]; {
-		case a == nil || a.Node != node:
-		case !a.Open():
-			revoked = append(revoked, t)
+		case p == nil:
+		case !a.Open() || !p.Open():
+			v.Revoked = append(v.Revoked, t)
 		case current == r.index && !doomed:
-			valid = append(valid, t)
+			v.Valid = append(v.Valid, t)
 		}
 	}
-	return valid, revoked
+	r.settled[node] = len(v.Unknown) == 0
+	return v
 }
 
 // overdue gives the Expire commands that are due at now, and marks their attempts before anybody can propose them. open are
@@ -119,6 +127,22 @@ func (r *reign) overdue(open []*fsm.Attempt, now time.Time) []*fsm.Expire {
 	}
 	r.since = seen
 	return due
+}
+
+// accounted says whether all these machines have said what they run, or this reign is so old that a lease which nobody
+// renewed has ended everywhere.
+func (r *reign) accounted(nodes iter.Seq[*fsm.Node], lease time.Duration, now time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if now.Sub(r.began) >= r.times.wait(lease) {
+		return true
+	}
+	for n := range nodes {
+		if !n.NoExec && !r.settled[n.ID] {
+			return false
+		}
+	}
+	return true
 }
 
 func latest(times ...time.Time) time.Time {

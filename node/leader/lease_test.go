@@ -33,9 +33,9 @@ func (l *lab) started(s fsm.Spec) *fsm.Attempt {
 func (l *lab) renewing(d time.Duration, a *fsm.Attempt) {
 	l.t.Helper()
 	for end := time.Now().Add(d); time.Now().Before(end); {
-		valid, revoked, err := l.leader.Renew(l.t.Context(), a.Node, []fsm.Token{a.Token})
-		if err != nil || len(valid) != 1 || len(revoked) != 0 {
-			l.t.Fatalf("renewal gave %v, %v, %v", valid, revoked, err)
+		v, err := l.leader.Renew(l.t.Context(), a.Node, []fsm.Token{a.Token})
+		if err != nil || !cmp.Equal(v, Verdict{Valid: []fsm.Token{a.Token}}) {
+			l.t.Fatalf("renewal gave %+v, %v", v, err)
 		}
 		<-time.After(min(10*time.Second, time.Until(end)))
 	}
@@ -64,9 +64,9 @@ func TestSilentNodeLosesItsExperiment(t *testing.T) {
 		if next := l.attempt(a.Experiment); next.Number != 2 || next.Node == a.Node {
 			t.Errorf("then attempt %d on %s", next.Number, next.Node)
 		}
-		valid, revoked, err := l.leader.Renew(t.Context(), a.Node, []fsm.Token{a.Token})
-		if err != nil || len(valid) != 0 || !cmp.Equal(revoked, []fsm.Token{a.Token}) {
-			t.Errorf("the node that is back hears %v, %v, %v", valid, revoked, err)
+		v, err := l.leader.Renew(t.Context(), a.Node, []fsm.Token{a.Token})
+		if err != nil || !cmp.Equal(v, Verdict{Revoked: []fsm.Token{a.Token}}) {
+			t.Errorf("the node that is back hears %+v, %v", v, err)
 		}
 	})
 }
@@ -104,8 +104,8 @@ func TestOverruledReign(t *testing.T) {
 		a := l.started(gpuSpec())
 		<-time.After(standardWait - 10*time.Second)
 		l.must(&fsm.Reign{Node: gpu2})
-		if valid, _, err := l.leader.Renew(t.Context(), a.Node, []fsm.Token{a.Token}); len(valid) != 0 {
-			t.Errorf("an overruled leader confirms %v, %v", valid, err)
+		if v, err := l.leader.Renew(t.Context(), a.Node, []fsm.Token{a.Token}); len(v.Valid) != 0 {
+			t.Errorf("an overruled leader confirms %+v, %v", v, err)
 		}
 		<-time.After(5 * time.Minute)
 		if !l.open(a) {
@@ -117,28 +117,32 @@ func TestOverruledReign(t *testing.T) {
 func TestRenewalNeedsACommit(t *testing.T) {
 	lead(t, func(t *testing.T, l *lab) {
 		l.voters = 3
-		if _, _, err := l.leader.Renew(t.Context(), gpu1, nil); !errors.Is(err, ErrNotLeading) {
+		if _, err := l.leader.Renew(t.Context(), gpu1, nil); !errors.Is(err, ErrNotLeading) {
 			t.Errorf("before a term: %v", err)
 		}
 		lose := l.win(1)
 		a := l.started(gpuSpec())
 		noMajority := errors.New("no majority")
 		l.change(func() { l.fail = noMajority })
-		if valid, revoked, err := l.leader.Renew(t.Context(), a.Node, []fsm.Token{a.Token}); !errors.Is(err, noMajority) || len(valid)+len(revoked) > 0 {
-			t.Errorf("without a majority: %v, %v, %v", valid, revoked, err)
+		if v, err := l.leader.Renew(t.Context(), a.Node, []fsm.Token{a.Token, {Epoch: 9, Index: 9}}); !errors.Is(err, noMajority) || !cmp.Equal(v, Verdict{}) {
+			t.Errorf("without a majority: %+v, %v", v, err)
 		}
 		l.change(func() { l.fail = nil })
 		other := gpu1
 		if a.Node == gpu1 {
 			other = gpu2
 		}
-		if valid, revoked, err := l.leader.Renew(t.Context(), other, []fsm.Token{a.Token, {Epoch: 9, Index: 9}}); err != nil || len(valid)+len(revoked) > 0 {
-			t.Errorf("another node's and an unknown token: %v, %v, %v", valid, revoked, err)
+		unknown := fsm.Token{Epoch: 9, Index: 9}
+		if v, err := l.leader.Renew(t.Context(), other, []fsm.Token{a.Token, unknown}); err != nil || !cmp.Equal(v, Verdict{Unknown: []fsm.Token{unknown}}) {
+			t.Errorf("another node's and an unknown token: %+v, %v", v, err)
+		}
+		if v, err := l.leader.Renew(t.Context(), other, nil); err != nil || !cmp.Equal(v, Verdict{}) {
+			t.Errorf("a node that runs nothing: %+v, %v", v, err)
 		}
 		if err := lose(); err != nil {
 			t.Error(err)
 		}
-		if _, _, err := l.leader.Renew(t.Context(), a.Node, []fsm.Token{a.Token}); !errors.Is(err, ErrNotLeading) {
+		if _, err := l.leader.Renew(t.Context(), a.Node, []fsm.Token{a.Token}); !errors.Is(err, ErrNotLeading) {
 			t.Errorf("after the term: %v", err)
 		}
 	})
@@ -185,8 +189,7 @@ func TestMarks(t *testing.T) {
 		return &fsm.Attempt{Token: fsm.Token{Epoch: 1, Index: 7}, Node: gpu1, State: state, Lease: fsm.Duration(5 * time.Minute)}
 	}
 	valid := func(r *reign, a *fsm.Attempt) bool {
-		list, _ := r.answer(gpu1, []fsm.Token{a.Token}, 3, func(fsm.Token) *fsm.Attempt { return a })
-		return len(list) == 1
+		return len(r.answer(gpu1, []fsm.Token{a.Token}, 3, func(fsm.Token) *fsm.Attempt { return a }).Valid) == 1
 	}
 	r := newReign(3, LeaseTimes{}.withDefaults(), at(0))
 	a := attempt(fsm.AttemptStarted)

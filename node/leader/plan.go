@@ -94,6 +94,9 @@ func (l *Leader) carryOut(ctx context.Context, v fsm.View, p sched.Plan) bool {
 func (l *Leader) commands(v fsm.View, p sched.Plan) []fsm.Command {
 	var list []fsm.Command
 	for _, a := range p.Assignments {
+		if !l.mayStart(v, a.Experiment, time.Now()) {
+			continue // tried again within planAtMost
+		}
 		list = append(list, &fsm.Assign{
 			Experiment: a.Experiment, Node: a.Node, GPUs: a.GPUs, Others: a.Others, Lease: l.lease(v, a.Experiment),
 		})

@@ -14,21 +14,27 @@ import (
 // ErrNotLeading is returned by Renew on a machine that does not rule over leases now.
 var ErrNotLeading = errors.New("this machine does not lead, or has only just begun to")
 
-// Renew answers a node that asks whether its attempts are still the ones. valid may execute on, counted from when the node
-// sent the question; revoked are over and must be killed; what is in neither is not decided. It returns after an entry was
-// committed that is younger than the question, so that a leader of the past, however late it notices, confirms nothing.
-func (l *Leader) Renew(ctx context.Context, node string, tokens []fsm.Token) (valid, revoked []fsm.Token, err error) {
+// Verdict is the answer to a node that asked about its attempts. What is in none of the lists is not decided.
+type Verdict struct {
+	Valid   []fsm.Token // may execute on, counted from when the node sent the question
+	Revoked []fsm.Token // are over and must be killed
+	Unknown []fsm.Token // the facts have no such attempt
+}
+
+// Renew answers a node that asks whether its attempts are still the ones. It returns after an entry was committed that is
+// younger than the question, so that a leader of the past, however late it notices, confirms nothing. An answer to no
+// tokens says just that: a leader with a majority has heard the node.
+func (l *Leader) Renew(ctx context.Context, node string, tokens []fsm.Token) (Verdict, error) {
 	r := l.reign.Load()
 	if r == nil {
-		return nil, nil, ErrNotLeading
+		return Verdict{}, ErrNotLeading
 	}
 	r.heard(node, time.Now())
 	if err := l.o.Cluster.Barrier(ctx); err != nil {
-		return nil, nil, fmt.Errorf("renew leases: %w", err)
+		return Verdict{}, fmt.Errorf("renew leases: %w", err)
 	}
 	v := l.o.Cluster.State().View()
-	valid, revoked = r.answer(node, tokens, v.Reign(), v.Attempt)
-	return valid, revoked, nil
+	return r.answer(node, tokens, v.Reign(), v.Attempt), nil
 }
 
 // rule keeps the leases for one term.
@@ -100,6 +106,19 @@ func (l *Leader) lease(v fsm.View, experiment uint64) fsm.Duration {
 		normal = 0
 	}
 	return v.Spec(e).LeaseOr(normal)
+}
+
+// mayStart says whether an experiment may be assigned. One of before the newest epoch may run on a machine without the facts
+// knowing it: it waits until every machine has said what it runs and has had it adopted or frozen (R11), or was silent for
+// so long that nothing of it executes any more.
+func (l *Leader) mayStart(v fsm.View, experiment uint64, now time.Time) bool {
+	_, _, epoch := v.Cluster()
+	e := v.Experiment(experiment)
+	if e == nil || e.ID > v.EpochExperiments() || e.Token.Epoch == epoch {
+		return true
+	}
+	r := l.reign.Load()
+	return r != nil && r.accounted(v.Nodes(), max(time.Duration(v.Spec(e).LeaseOr(l.o.Lease.Length)), l.o.Lease.Length), now)
 }
 
 func pause(ctx context.Context, d time.Duration) bool {

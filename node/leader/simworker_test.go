@@ -117,7 +117,7 @@ func (s *sim) question(from, at int, tokens []fsm.Token, sent time.Duration) {
 		if s.noReign {
 			current = r.index
 		}
-		valid, revoked := r.answer(s.name(from), tokens, current, func(token fsm.Token) *fsm.Attempt {
+		verdict := r.answer(s.name(from), tokens, current, func(token fsm.Token) *fsm.Attempt {
 			for _, t := range s.tries {
 				if t.token == token {
 					return s.attempt(t, view)
@@ -125,7 +125,7 @@ func (s *sim) question(from, at int, tokens []fsm.Token, sent time.Duration) {
 			}
 			return nil
 		})
-		s.send(at, from, func() { s.answered(valid, revoked, sent) })
+		s.send(at, from, func() { s.answered(verdict.Valid, verdict.Revoked, sent) })
 	}
 	if s.noCommit {
 		answer(s.sees(at))

@@ -19,6 +19,9 @@ func (w *Worker) begin(ctx context.Context, o Order, t *task) {
 	token := o.Attempt.Token
 	job, err := w.job(o)
 	if err == nil {
+		err = w.resume(ctx, o, &job, t)
+	}
+	if err == nil {
 		err = w.prepare(ctx, token, job)
 	}
 	if ctx.Err() != nil || errors.Is(err, errClosed) {
@@ -66,7 +69,7 @@ func (w *Worker) over(token fsm.Token) bool {
 
 // startPrepared commits Start for a record on disk, and launches it if the commit was granted.
 func (w *Worker) startPrepared(ctx context.Context, token fsm.Token, t *task) {
-	r, err := w.insist(ctx, &fsm.Start{Token: token, Node: w.o.Cluster.ID(), BootID: w.o.BootID})
+	r, err := w.insist(ctx, &fsm.Start{Token: token, Node: w.o.Cluster.ID(), BootID: w.o.BootID, Resumed: t.resumed})
 	if err != nil {
 		return // the daemon ends; the next one finds the record
 	}
@@ -105,17 +108,10 @@ func (w *Worker) launchFailed(ctx context.Context, token fsm.Token, t *task, why
 	w.report(ctx, token, outcome{class: fsm.ClassStartFailed, message: why.Error()})
 }
 
-// attend waits for the end of a launched attempt, passing on a cancel, and reports it.
+// attend waits for the end of a launched attempt, passing on what is asked of it, and reports it.
 func (w *Worker) attend(ctx context.Context, token fsm.Token, t *task) {
 	g, watch := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		select {
-		case <-watch.Done():
-			return nil
-		case <-t.cancel:
-			return w.stop(watch, token)
-		}
-	})
+	g.Go(func() error { return w.obey(watch, token, t) })
 	var exit executor.Exit
 	g.Go(func() error {
 		x, err := w.o.Processes.Wait(ctx, token.String())
@@ -125,6 +121,10 @@ func (w *Worker) attend(ctx context.Context, token fsm.Token, t *task) {
 		}
 		return err
 	})
+	g.Go(func() error {
+		w.publish(ctx, token, watch.Done())
+		return nil
+	})
 	if err := g.Wait(); !errors.Is(err, errEnded) {
 		return // the daemon ends; the job goes on
 	}
@@ -133,10 +133,29 @@ func (w *Worker) attend(ctx context.Context, token fsm.Token, t *task) {
 
 var errEnded = errors.New("the attempt has ended")
 
+// obey passes on a cancel, or stops the attempt after a checkpoint when it is to go on elsewhere.
+func (w *Worker) obey(ctx context.Context, token fsm.Token, t *task) error {
+	why := "cancelled"
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-t.cancel:
+	case <-t.preempt:
+		how := w.untilCheckpoint(ctx, token, t)
+		if ctx.Err() != nil {
+			return nil // it has ended, or the daemon does
+		}
+		if !t.cancelRequested() {
+			why = t.why + "; " + how
+		}
+	}
+	return w.stop(ctx, token, why)
+}
+
 // stop asks until the supervisor has heard it; the end itself is seen by Wait.
-func (w *Worker) stop(ctx context.Context, token fsm.Token) error {
+func (w *Worker) stop(ctx context.Context, token fsm.Token, why string) error {
 	for {
-		err := w.o.Processes.Stop(ctx, token.String(), "cancelled")
+		err := w.o.Processes.Stop(ctx, token.String(), why)
 		if err == nil || ctx.Err() != nil {
 			return nil
 		}
@@ -155,12 +174,17 @@ func (w *Worker) report(ctx context.Context, token fsm.Token, o outcome) {
 	}
 	w.forget(ctx, token)
 	w.catchUp(ctx, index)
+	w.dropCopy(ctx, token)
 }
 
 // commitFinish insists on Finish and gives the index of its answer.
 func (w *Worker) commitFinish(ctx context.Context, token fsm.Token, o outcome) (uint64, error) {
 	w.log(ctx, token, "ended", "class", o.class, "message", o.message)
-	r, err := w.insist(ctx, &fsm.Finish{Token: token, Node: w.o.Cluster.ID(), Class: o.class, ExitCode: o.code, Message: o.message})
+	finish := &fsm.Finish{Token: token, Node: w.o.Cluster.ID(), Class: o.class, ExitCode: o.code, Message: o.message}
+	r, err := w.insist(ctx, finish)
+	if err == nil && r.Code == fsm.NotFound && w.readopt(ctx, token) {
+		r, err = w.insist(ctx, finish)
+	}
 	if err == nil && r.Refused() {
 		w.log(ctx, token, "the report was not taken", "why", r.Message)
 	}
@@ -248,7 +272,14 @@ func (w *Worker) adopt(ctx context.Context, g *errgroup.Group, f executor.Found)
 	if err != nil {
 		return // put aside by the executor, which has told why
 	}
-	t, _ := w.task(token)
+	t, _ := w.task(token, foundIdentity(f))
+	switch f.State { // here and not in the task: the first question to the cluster is about it
+	case executor.Running:
+		w.launched(token)
+		w.hold(token, w.leaseOf(f, token), f.LeaseStart)
+	case executor.Prepared:
+		w.hold(token, w.leaseOf(f, token), f.LeaseStart)
+	}
 	w.spawn(ctx, g, token, func(ctx context.Context) {
 		switch f.State {
 		case executor.Quarantined:
@@ -256,13 +287,12 @@ func (w *Worker) adopt(ctx context.Context, g *errgroup.Group, f executor.Found)
 			w.reportDamaged(ctx, token)
 		case executor.Running:
 			w.log(ctx, token, "found running")
-			w.launched(token)
-			w.hold(token, w.leaseOf(f, token), f.LeaseStart)
 			w.attend(ctx, token, t)
 		case executor.Prepared:
-			w.hold(token, w.leaseOf(f, token), f.LeaseStart)
+			t.resumed = w.resumedFrom(f.Experiment, f.Attempt)
 			w.startPrepared(ctx, token, t)
 		default:
+			w.publishLast(ctx, token)
 			w.report(ctx, token, classify(f.Exit, w.outputTail(token), w.cancelling(token)))
 		}
 	})

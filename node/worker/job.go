@@ -58,8 +58,8 @@ const stopGrace = 30 * time.Second
 
 // job makes the attempt's run directory and says what to run in it.
 func (w *Worker) job(o Order) (executor.Job, error) {
-	dir := filepath.Join(w.o.RunsDir, strconv.FormatUint(o.Attempt.Experiment, 10), strconv.Itoa(o.Attempt.Number))
-	if err := os.MkdirAll(filepath.Join(dir, "checkpoints"), 0o755); err != nil {
+	dir := w.runDir(o.Attempt.Experiment, o.Attempt.Number)
+	if err := os.MkdirAll(filepath.Join(dir, checkpointDir), 0o755); err != nil {
 		return executor.Job{}, fmt.Errorf("make the run directory: %w", err)
 	}
 	argv, err := w.argv(o, dir)
@@ -71,6 +71,7 @@ func (w *Worker) job(o Order) (executor.Job, error) {
 		BootID: w.o.BootID, Argv: argv, Env: w.environment(o, dir), Dir: dir,
 		Grace: stopGrace, TimeLimit: time.Duration(o.Spec.TimeLimit),
 		Lease: time.Duration(o.Attempt.Lease), ContactLoss: o.Spec.OnContactLoss,
+		GPUs: o.Attempt.GPUs,
 	}, nil
 }
 
@@ -130,7 +131,7 @@ func (w *Worker) environment(o Order, dir string) []string {
 	ours := map[string]string{
 		"CVLAB_EXPERIMENT": strconv.FormatUint(o.Attempt.Experiment, 10), "CVLAB_ATTEMPT": strconv.Itoa(o.Attempt.Number),
 		"CVLAB_PROJECT": o.Experiment.Project, "CVLAB_NODE": w.o.NodeName,
-		"CVLAB_RUN_DIR": dir, "CVLAB_CKPT_DIR": filepath.Join(dir, "checkpoints"),
+		"CVLAB_RUN_DIR": dir, "CVLAB_CKPT_DIR": filepath.Join(dir, checkpointDir),
 		"CVLAB_FENCE_TOKEN":    o.Attempt.Token.String(),
 		"CUDA_VISIBLE_DEVICES": strings.Join(o.Attempt.GPUs, ","), "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
 		"PYTHONUNBUFFERED": "1",

@@ -27,6 +27,7 @@ type lab struct {
 	runs    string
 	kit     Kit
 	cluster *cluster
+	fetch   Checkpoints
 
 	worker  *Worker
 	end     context.CancelFunc
@@ -37,7 +38,8 @@ type lab struct {
 func newLab(t *testing.T) *lab {
 	s := &story{}
 	dir := t.TempDir()
-	return &lab{t: t, story: s, seat: newSeat(t, s), machine: newMachine(s, dir), cluster: &cluster{story: s}, orders: make(chan Order), runs: dir + "/runs"}
+	seat := newSeat(t, s)
+	return &lab{t: t, story: s, seat: seat, machine: newMachine(s, dir), cluster: &cluster{story: s, seat: seat}, orders: make(chan Order), runs: dir + "/runs"}
 }
 
 // tell runs a story in fake time, and ends the worker afterwards.
@@ -54,7 +56,7 @@ func tell(t *testing.T, do func(t *testing.T, l *lab)) {
 func (l *lab) start() {
 	l.worker = New(Options{
 		Cluster: l.seat, Processes: l.machine, Records: l.machine, Found: l.machine.recover(), Orders: l.orders, BootID: boot,
-		RunsDir: l.runs, NodeName: "here", Kit: l.kit, Renewals: l.cluster, Fences: l.machine, Boottime: l.story.boottime, Logger: slog.New(slog.DiscardHandler),
+		RunsDir: l.runs, NodeName: "here", Kit: l.kit, Checkpoints: l.fetch, Renewals: l.cluster, Fences: l.machine, Boottime: l.story.boottime, Logger: slog.New(slog.DiscardHandler),
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	l.end = cancel

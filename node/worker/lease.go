@@ -14,7 +14,14 @@ import (
 // Renewals asks the leader, by whatever way, whether attempts of this machine are still the ones. It is tried for as long as
 // ctx lives, and no answer is an error.
 type Renewals interface {
-	Renew(ctx context.Context, tokens []fsm.Token) (valid, revoked []fsm.Token, err error)
+	Renew(ctx context.Context, tokens []fsm.Token) (Verdict, error)
+}
+
+// Verdict is the cluster's answer. What is in none of the lists is not decided.
+type Verdict struct {
+	Valid   []fsm.Token // may execute on, counted from when the question was sent
+	Revoked []fsm.Token // are over and must be killed
+	Unknown []fsm.Token // the facts have no such attempt
 }
 
 // Fences are the supervisors as the lease protocol sees them.
@@ -23,6 +30,10 @@ type Fences interface {
 	Renew(ctx context.Context, token string, sent time.Duration) error
 	// Revoke kills an attempt without grace.
 	Revoke(ctx context.Context, token, why string) error
+	// Freeze lets nothing of an attempt execute any more, until it is revoked.
+	Freeze(ctx context.Context, token, why string) error
+	// Standing says how an attempt stands right now.
+	Standing(ctx context.Context, token string) (executor.Standing, error)
 }
 
 // lease is what the worker knows of one attempt's lease, guarded by Worker.mu. The supervisor alone enforces it.
@@ -44,21 +55,34 @@ const (
 	shortestAsk = 2 * time.Second
 )
 
-// renew asks for all leases of this machine, again and again, until ctx ends.
+// firstAsk is how soon the first question is repeated when nobody answers it; it doubles up to the usual time. A machine
+// that has just come up waits for it with all new work.
+const firstAsk = 50 * time.Millisecond
+
+// renew asks for all attempts of this machine, again and again, until ctx ends. The first question is asked in any case.
 func (w *Worker) renew(ctx context.Context) error {
+	first := firstAsk
 	for {
-		kick := w.leaseKick()
+		kick, changed := w.leaseKick(), w.o.Cluster.State().Changed()
 		tokens, every := w.leased()
-		if len(tokens) == 0 {
+		if len(tokens) == 0 && w.mayBegin() && !w.restored() {
 			select {
 			case <-ctx.Done():
 				return ctx.Err()
 			case <-kick:
 				continue
+			case <-changed:
+				continue
 			}
 		}
 		wait := every
-		if !w.renewOnce(ctx, tokens, every) {
+		switch {
+		case w.renewOnce(ctx, tokens, every):
+			w.open()
+		case !w.mayBegin():
+			wait = min(first, every/renewTries)
+			first = 2 * wait
+		default:
 			wait = every / renewTries
 		}
 		timer := time.NewTimer(wait)
@@ -69,21 +93,30 @@ func (w *Worker) renew(ctx context.Context) error {
 		case <-timer.C:
 		case <-kick: // a new attempt; those of before lose nothing by being asked for early
 			timer.Stop()
-			if !pause(ctx, every/renewTries) {
+			if !pause(ctx, min(wait, every/renewTries)) {
 				return ctx.Err()
 			}
 		}
 	}
 }
 
-// leased gives the attempts with a lease that may execute or are about to, and how often to ask for them.
+// restored says that the facts have gone back once. Then each new leader waits until every machine has said what it runs,
+// also that it runs nothing.
+func (w *Worker) restored() bool { return w.o.Cluster.State().View().EpochExperiments() > 0 }
+
+// leased gives the attempts that may execute or are about to under a lease, and how often to ask for them. Those that hold
+// are among them once they run: their lease cannot end, but somebody may have closed them. Strays stand still, so they need no
+// answer.
 func (w *Worker) leased() (tokens []fsm.Token, every time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	every = renewAtMost
 	for token, t := range w.tasks {
-		if t.lease.length > 0 && !t.lease.revoked {
-			tokens = append(tokens, token)
+		if t.lease.revoked || t.stray.frozen != "" || t.lease.length == 0 && !t.lease.launched {
+			continue
+		}
+		tokens = append(tokens, token)
+		if t.lease.length > 0 {
 			every = min(every, t.lease.length/10)
 		}
 	}
@@ -100,7 +133,7 @@ func (w *Worker) leaseKick() <-chan struct{} {
 func (w *Worker) renewOnce(ctx context.Context, tokens []fsm.Token, every time.Duration) bool {
 	sent := w.o.Boottime() // before the question leaves: the lease never counts from later than that
 	asking, cancel := context.WithTimeout(ctx, max(2*every, shortestAsk))
-	valid, revoked, err := w.o.Renewals.Renew(asking, tokens)
+	verdict, err := w.o.Renewals.Renew(asking, tokens)
 	cancel()
 	if err != nil {
 		w.o.Logger.DebugContext(ctx, "leases were not renewed, asking again", "error", err)
@@ -108,8 +141,10 @@ func (w *Worker) renewOnce(ctx context.Context, tokens []fsm.Token, every time.D
 	}
 	var g errgroup.Group
 	g.SetLimit(atOnce)
-	for _, token := range valid {
-		w.confirm(token, sent)
+	for _, token := range verdict.Valid {
+		if !w.confirm(token, sent) {
+			continue
+		}
 		g.Go(func() error {
 			if err := w.o.Fences.Renew(ctx, token.String(), sent); err != nil && ctx.Err() == nil {
 				w.log(ctx, token, "the supervisor did not take the renewal", "error", err)
@@ -117,9 +152,15 @@ func (w *Worker) renewOnce(ctx context.Context, tokens []fsm.Token, every time.D
 			return nil
 		})
 	}
-	for _, token := range revoked {
+	for _, token := range verdict.Revoked {
 		g.Go(func() error {
 			w.giveUp(ctx, token)
+			return nil
+		})
+	}
+	for _, token := range verdict.Unknown {
+		g.Go(func() error {
+			w.unknown(ctx, token)
 			return nil
 		})
 	}
@@ -131,14 +172,20 @@ func (w *Worker) renewOnce(ctx context.Context, tokens []fsm.Token, every time.D
 // atOnce is how many supervisors are spoken to at the same time: one that hangs must not use up the leases of the others.
 const atOnce = 16
 
-// confirm counts the lease of an attempt from sent.
-func (w *Worker) confirm(token fsm.Token, sent time.Duration) {
+// confirm counts the lease of an attempt from sent, and says whether it has one that its supervisor must hear of.
+func (w *Worker) confirm(token fsm.Token, sent time.Duration) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if t := w.tasks[token]; t != nil && sent > t.lease.start {
+	t := w.tasks[token]
+	if t == nil {
+		return false
+	}
+	t.stray.answers = 0
+	if sent > t.lease.start {
 		t.lease.start = sent
 		t.lease.wakeLocked()
 	}
+	return t.lease.length > 0
 }
 
 // giveUp ends an attempt that the cluster has closed.
@@ -191,6 +238,7 @@ func (w *Worker) mayLaunch(ctx context.Context, token fsm.Token) error {
 			return errRevoked
 		case l.length == 0 || w.o.Boottime() < l.start+l.length:
 			l.launched = true
+			w.kickLocked()
 			w.mu.Unlock()
 			return nil
 		}
@@ -218,6 +266,11 @@ func (w *Worker) hold(token fsm.Token, length, start time.Duration) {
 	}
 	t.lease.length, t.lease.start = length, max(start, t.lease.start)
 	t.lease.wakeLocked()
+	w.kickLocked()
+}
+
+// kickLocked has the loop of renewals look for new attempts.
+func (w *Worker) kickLocked() {
 	close(w.kick)
 	w.kick = make(chan struct{})
 }

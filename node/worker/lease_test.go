@@ -18,6 +18,7 @@ import (
 // cluster answers questions about leases as a test wants.
 type cluster struct {
 	story *story
+	seat  *seat
 
 	mu      sync.Mutex
 	asked   []time.Duration // when, on the machine's clock
@@ -25,30 +26,34 @@ type cluster struct {
 	takes   time.Duration
 	away    bool
 	revoked map[fsm.Token]bool
+	facts   bool // a token that the leader's facts do not know is told
 }
 
 // Renew implements Renewals.
-func (c *cluster) Renew(ctx context.Context, tokens []fsm.Token) (valid, revoked []fsm.Token, err error) {
+func (c *cluster) Renew(ctx context.Context, tokens []fsm.Token) (v Verdict, err error) {
 	c.mu.Lock()
 	c.asked, c.about = append(c.asked, c.story.boottime()), append(c.about, tokens)
 	takes, away := c.takes, c.away
 	c.mu.Unlock()
 	if !pause(ctx, takes) {
-		return nil, nil, ctx.Err()
+		return Verdict{}, ctx.Err()
 	}
 	if away {
-		return nil, nil, errors.New("nobody answers")
+		return Verdict{}, errors.New("nobody answers")
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, t := range tokens {
-		if c.revoked[t] {
-			revoked = append(revoked, t)
-		} else {
-			valid = append(valid, t)
+		switch {
+		case c.revoked[t]:
+			v.Revoked = append(v.Revoked, t)
+		case c.facts && c.seat.leader.View().Attempt(t) == nil:
+			v.Unknown = append(v.Unknown, t)
+		default:
+			v.Valid = append(v.Valid, t)
 		}
 	}
-	return valid, revoked, nil
+	return v, nil
 }
 
 func (c *cluster) change(do func()) {
@@ -110,6 +115,7 @@ func TestRenewals(t *testing.T) {
 func TestLeaseCountsFromTheQuestion(t *testing.T) {
 	tell(t, func(t *testing.T, l *lab) {
 		l.start()
+		l.cluster.questions() // the one of the start
 		l.cluster.change(func() { l.cluster.takes = 3 * time.Second })
 		o := l.seat.assignLeased(5 * time.Minute)
 		l.after(time.Minute)
@@ -122,15 +128,40 @@ func TestLeaseCountsFromTheQuestion(t *testing.T) {
 	})
 }
 
-func TestNothingIsAskedForWhatHolds(t *testing.T) {
+// An attempt that holds cannot end by silence, but a person may have closed it: it is asked about, slowly, and nobody but
+// an end comes of it.
+func TestHoldingAttemptIsAskedAbout(t *testing.T) {
 	tell(t, func(t *testing.T, l *lab) {
 		l.start()
-		l.seat.assign(command())
+		token := l.seat.assign(command()).Attempt.Token
+		l.after(time.Minute)
+		l.cluster.questions()
+		l.after(time.Minute)
+		if gaps := l.cluster.questions(); len(gaps) < 5 || slices.Min(gaps) != renewAtMost || slices.Max(gaps) != renewAtMost {
+			t.Errorf("asked every %v, want %s", gaps, renewAtMost)
+		}
+		if told := l.machine.renewed(token); len(told) != 0 {
+			t.Errorf("its supervisor was told %v", told)
+		}
+		l.stop()
+		l.seat.must(&fsm.Remove{Node: here, Off: true}) // a person was wrong
+		l.cluster.revoke(token)
+		l.start()
+		l.wantEnd(token, fsm.ClassNodeLost, "was removed by ana")
+		if state, settled := l.machine.state(token.String()); state != executor.Ended || !settled || l.machine.revokes != 1 {
+			t.Errorf("it is %s, settled %t, after %d revokes", state, settled, l.machine.revokes)
+		}
+	})
+}
+
+func TestNothingIsAskedOnceNothingRuns(t *testing.T) {
+	tell(t, func(t *testing.T, l *lab) {
+		l.start()
 		l.after(time.Hour)
 		l.cluster.mu.Lock()
 		defer l.cluster.mu.Unlock()
-		if len(l.cluster.asked) != 0 {
-			t.Errorf("asked %d times", len(l.cluster.asked))
+		if len(l.cluster.asked) != 1 || len(l.cluster.about[0]) != 0 {
+			t.Errorf("asked %d times, about %v; want once, about nothing", len(l.cluster.asked), l.cluster.about)
 		}
 	})
 }
@@ -149,9 +180,9 @@ func TestLateLeaveToStart(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			tell(t, func(t *testing.T, l *lab) {
+				l.start()
 				l.cluster.change(func() { l.cluster.away = true })
 				release := l.seat.hold()
-				l.start()
 				token := l.seat.assignLeased(5 * time.Minute).Attempt.Token
 				synctest.Wait()
 				c.late(l)

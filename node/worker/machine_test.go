@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -26,18 +27,25 @@ type machine struct {
 	revokes  int                          // revokes asked for
 	launch   func(token string) error     // decides a launch, before it happens
 	prepare  func(job executor.Job) error // decides a record, before it is written
+	listens  int                          // processes that have a handler for SIGUSR1
+	signals  int                          // signals asked for
+	unkind   bool                         // supervisors do not answer when they are asked how it stands
 }
 
 type record struct {
 	job      executor.Job
 	begun    time.Duration // of the lease
+	created  time.Time
 	state    executor.State
 	settled  bool
 	alive    bool // of a quarantined one: somebody stands over it
 	exit     executor.Exit
 	ended    chan struct{}
 	stopped  string // why it was asked to stop
-	obedient bool   // it ends when it is asked to
+	frozen   bool
+	since    time.Duration
+	held     string
+	obedient bool // it ends when it is asked to
 }
 
 func newMachine(s *story, logs string) *machine {
@@ -59,12 +67,15 @@ func (m *machine) Prepare(_ context.Context, job executor.Job) error {
 		}
 		return executor.ErrExists
 	}
+	if err := os.MkdirAll(m.dir(job.Token), 0o700); err != nil {
+		return err
+	}
 	for token, r := range m.records {
 		if r.job.Experiment == job.Experiment && !r.settled && r.state <= executor.Running {
 			return fmt.Errorf("%w: %s", executor.ErrBusy, token)
 		}
 	}
-	m.records[job.Token] = &record{job: job, begun: m.story.boottime(), state: executor.Prepared, ended: make(chan struct{}), obedient: true}
+	m.records[job.Token] = &record{job: job, begun: m.story.boottime(), created: time.Now(), state: executor.Prepared, ended: make(chan struct{}), obedient: true}
 	m.story.tell("prepared")
 	return nil
 }
@@ -136,11 +147,56 @@ func (m *machine) Stop(_ context.Context, token, why string) error {
 	return nil
 }
 
+// Signal implements Processes.
+func (m *machine) Signal(_ context.Context, token, signal string) (int, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.signals++
+	if m.deaf > 0 {
+		m.deaf--
+		return 0, fmt.Errorf("ask the supervisor: no answer")
+	}
+	m.story.tell("signalled %s", signal)
+	return m.listens, nil
+}
+
+// Freeze implements Fences.
+func (m *machine) Freeze(_ context.Context, token, why string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.deaf > 0 {
+		m.deaf--
+		return fmt.Errorf("ask the supervisor: no answer")
+	}
+	m.story.tell("frozen")
+	r := m.records[token]
+	r.frozen, r.held, r.since = true, why, m.story.boottime()
+	return nil
+}
+
+// Standing implements Fences.
+func (m *machine) Standing(_ context.Context, token string) (executor.Standing, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r := m.records[token]
+	if r == nil || m.unkind {
+		return executor.Standing{}, fmt.Errorf("ask the supervisor: no answer")
+	}
+	s := executor.Standing{Frozen: r.frozen, Held: r.held}
+	if r.frozen {
+		s.For = m.story.boottime() - r.since
+	}
+	return s, nil
+}
+
 // Renew implements Fences.
 func (m *machine) Renew(_ context.Context, token string, sent time.Duration) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.renewals[token] = append(m.renewals[token], sent)
+	if r := m.records[token]; r != nil && r.held == "" {
+		r.frozen = false
+	}
 	return nil
 }
 
@@ -211,7 +267,10 @@ func (m *machine) settle(token, word string, may func(executor.State) bool) erro
 }
 
 // LogPath implements Records.
-func (m *machine) LogPath(token string) string { return filepath.Join(m.logs, token+".log") }
+func (m *machine) LogPath(token string) string { return filepath.Join(m.dir(token), "out.log") }
+
+// dir is the attempt's directory among the records.
+func (m *machine) dir(token string) string { return filepath.Join(m.logs, token) }
 
 // Occupied implements Records.
 func (m *machine) Occupied(token string) bool {
@@ -231,6 +290,7 @@ func (m *machine) recover() []executor.Found {
 			found = append(found, executor.Found{
 				Token: token, Experiment: r.job.Experiment, Attempt: r.job.Attempt, BootID: r.job.BootID,
 				State: r.state, Exit: r.exit, Alive: r.alive, Lease: r.job.Lease, LeaseStart: r.begun,
+				GPUs: r.job.GPUs, CreatedAt: r.created,
 			})
 		}
 	}

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"bytes"
+	"fmt"
 	"regexp"
 	"strings"
 	"unicode/utf8"
@@ -55,12 +56,24 @@ func (o *outcome) classifyExit(x executor.Exit, tail []byte, cancelled bool) {
 		o.class = fsm.ClassCompleted
 	case cancelled:
 		o.class, o.message = fsm.ClassCancelled, "stopped on request"
+	case x.OOMKills > 0:
+		o.class, o.message = fsm.ClassHostOOM, "the machine's memory was full and the kernel killed it"+used(x.MaxRSS)
+	case x.HostOOMKills > 0:
+		o.class, o.message = fsm.ClassHostOOM, "probably killed by the kernel because the machine's memory was full"+used(x.MaxRSS)
 	case gpuOOM.Match(tail):
 		o.class, o.message = fsm.ClassGPUOOM, "the GPU's memory was full: "+last
 	default:
 		// Whoever shows it says the exit code; what helps is what the program said last.
 		o.class, o.message = fsm.ClassUserError, last
 	}
+}
+
+// used says how much memory the largest process of an attempt had, if that is known.
+func used(bytes int64) string {
+	if bytes <= 0 {
+		return ""
+	}
+	return fmt.Sprintf("; its largest process used %.1f GiB", float64(bytes)/(1<<30))
 }
 
 // maxLastLine keeps a sentence a sentence; it is stored in the replicated facts.

@@ -71,6 +71,9 @@ func (s *Server) asProblem(r *http.Request, err error) *Error {
 		return problem(http.StatusRequestEntityTooLarge, "the request is larger than 1 MiB", "put large data into files that the run reads")
 	}
 	key := r.Header.Get(headerKey)
+	if trouble, ok := errors.AsType[*cluster.TroubleError](err); ok {
+		return troubled(trouble, key)
+	}
 	switch {
 	case errors.Is(err, cluster.ErrUnknown):
 		return outcomeUnknown(key, err)
@@ -80,6 +83,8 @@ func (s *Server) asProblem(r *http.Request, err error) *Error {
 		return later("too many changes are in flight; nothing was changed")
 	case errors.Is(err, cluster.ErrNoLeader):
 		return later("the cluster has no leader now; nothing was changed")
+	case errors.Is(err, cluster.ErrVoteNeeded):
+		return later("others cannot take over this machine's part in the decisions yet; nothing was changed")
 	case errors.Is(err, cluster.ErrNotApplied):
 		return later("the change was not taken; nothing was changed")
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
@@ -87,6 +92,17 @@ func (s *Server) asProblem(r *http.Request, err error) *Error {
 	}
 	s.log.ErrorContext(r.Context(), "request failed", "method", r.Method, "path", r.URL.Path, "error", err)
 	return problem(http.StatusInternalServerError, "something went wrong on this node", "its log says what: journalctl -u cvlab")
+}
+
+// troubled answers in the cluster's own words, which name the machines that are the reason.
+func troubled(e *cluster.TroubleError, key string) *Error {
+	switch {
+	case errors.Is(e, cluster.ErrUnknown):
+		return outcomeUnknown(key, fmt.Errorf("%s; %w", e.Sentence, cluster.ErrUnknown))
+	case errors.Is(e, cluster.ErrNoRoom):
+		return problem(http.StatusInsufficientStorage, e.Sentence+"; nothing was changed", "the machines notice by themselves; cvlab cluster shows their disks")
+	}
+	return later(e.Sentence + "; nothing was changed")
 }
 
 func outcomeUnknown(key string, err error) *Error {
@@ -131,6 +147,9 @@ func (s *Server) propose(w http.ResponseWriter, r *http.Request, e fsm.Entry) (f
 	res, err := s.o.Cluster.Propose(r.Context(), e)
 	if err != nil {
 		if errors.Is(err, cluster.ErrUnknown) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+			if trouble, ok := errors.AsType[*cluster.TroubleError](err); ok {
+				return res, troubled(trouble, e.Key)
+			}
 			return res, outcomeUnknown(e.Key, cluster.ErrUnknown)
 		}
 		return res, err

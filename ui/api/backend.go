@@ -30,6 +30,9 @@ type Machines interface {
 	Reasons(ctx context.Context, ids []uint64) map[uint64]string
 	// Why explains one waiting experiment at length.
 	Why(ctx context.Context, id uint64) (Explanation, error)
+	// KillStray ends a stray attempt of a node in somebody's name. One that is not there gives an error that wraps
+	// fs.ErrNotExist.
+	KillStray(ctx context.Context, node string, token fsm.Token, by string) error
 }
 
 // Logs reads the output of attempts, wherever it lies.
@@ -64,4 +67,7 @@ type Joins interface {
 	// JoinOther makes this node leave its own cluster for the one of a peer. It refuses when somebody would miss the own
 	// one, and returns before the node has changed over.
 	JoinOther(ctx context.Context, peer, token string) error
+	// Leave gets this node out of its cluster, for a person, and returns before the node has ended. An error that wraps
+	// ErrConflict says why it stays; those of package cluster mean that a repeat may succeed.
+	Leave(ctx context.Context, by string) error
 }

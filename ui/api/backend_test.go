@@ -29,10 +29,11 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // lab is a cluster of one process: a real state, whose log is a counter, and machines and output made of maps.
 type lab struct {
-	t     *testing.T
-	state *fsm.State
-	srv   *Server
-	log   bytes.Buffer
+	leaveErr error
+	t        *testing.T
+	state    *fsm.State
+	srv      *Server
+	log      bytes.Buffer
 
 	mu       sync.Mutex
 	index    uint64
@@ -41,11 +42,13 @@ type lab struct {
 	before, after func(n int) error
 	barriers      int
 	leader        string
+	trouble       string
 	output        map[fsm.Token][]byte
 	outputErr     error
 	devices       []Device
 	series        map[fsm.Token][]MetricSeries
 	asked         int // reads of output
+	killed        []string
 }
 
 const (
@@ -157,7 +160,7 @@ func (l *lab) Age() time.Duration { return 40 * time.Millisecond }
 func (l *lab) Status(context.Context) ClusterStatus {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s := ClusterStatus{ID: "c1", Name: "vision", Term: 3, Voters: 1, Nodes: []ClusterNode{{ID: nodeA, Name: "gpu1", Role: "leader", State: "alive"}}}
+	s := ClusterStatus{ID: "c1", Name: "vision", Term: 3, Voters: 1, Trouble: l.trouble, Nodes: []ClusterNode{{ID: nodeA, Name: "gpu1", Role: "leader", State: "alive"}}}
 	if l.leader != "" {
 		s.Leader = &NodeRef{ID: l.leader, Name: "gpu1"}
 	}
@@ -224,6 +227,25 @@ func (f chartsOf) Progress(_ context.Context, ids []uint64) map[uint64]Progress 
 	return nil
 }
 
+// KillStray takes the stray out of the list, as a node does.
+func (m machinesOf) KillStray(_ context.Context, node string, token fsm.Token, by string) error {
+	m.l.mu.Lock()
+	defer m.l.mu.Unlock()
+	for i, d := range m.l.devices {
+		for j, s := range d.Strays {
+			if d.ID == node && s.Token == token {
+				m.l.devices[i].Strays = slices.Delete(slices.Clone(d.Strays), j, j+1)
+				m.l.killed = append(m.l.killed, token.String()+" by "+by)
+				return nil
+			}
+		}
+	}
+	if node == nodeB {
+		return errors.New("dial: refused")
+	}
+	return fmt.Errorf("kill: %w", fs.ErrNotExist)
+}
+
 type logsOf struct{ l *lab }
 
 // Read answers from the map and waits by looking again, as a node does.
@@ -277,6 +299,8 @@ func (j joinsOf) CreateJoinToken(_ context.Context, by string, uses int, ttl tim
 	_, err := j.l.commit(fsm.Entry{By: by, At: time.Now(), Command: &fsm.Grant{Access: a}})
 	return "cvj1_join1_secret_check", &a, err
 }
+
+func (j joinsOf) Leave(context.Context, string) error { return j.l.leaveErr }
 
 func (j joinsOf) JoinOther(context.Context, string, string) error { return nil }
 

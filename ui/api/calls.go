@@ -154,6 +154,18 @@ func (c *Client) Drain(ctx context.Context, node string) error {
 	return err
 }
 
+// DrainNow is Drain, and has what runs there stopped after a checkpoint, so that it goes on elsewhere.
+func (c *Client) DrainNow(ctx context.Context, node string) error {
+	_, err := c.do(ctx, call{method: http.MethodPost, path: nodePath(node, "/drain"), body: drainBody{Now: true}})
+	return err
+}
+
+// KillStray ends an attempt that runs on a node and that the facts do not know.
+func (c *Client) KillStray(ctx context.Context, node, token string) error {
+	_, err := c.do(ctx, call{method: http.MethodPost, path: nodePath(node, "/strays/"+url.PathEscape(token)+"/kill")})
+	return err
+}
+
 // Resume undoes Drain.
 func (c *Client) Resume(ctx context.Context, node string) error {
 	_, err := c.do(ctx, call{method: http.MethodPost, path: nodePath(node, "/resume")})

@@ -35,8 +35,8 @@ type ClientOptions struct {
 	Token string
 	// HTTP replaces the client's own transport, for tests; fingerprints are then not checked.
 	HTTP *http.Client
-	// RetryFor is how long a call is repeated while the cluster has no leader or is busy; 0 means 10 s. A call that no
-	// server answers at all ends after a third of it.
+	// RetryFor is how long a call is repeated while the cluster has no leader or is busy; 0 means 8 s: a leader is replaced
+	// in less, and nobody should wait for more than 10 s. A call that no server answers at all ends after a third of it.
 	RetryFor time.Duration
 }
 
@@ -61,7 +61,7 @@ type endpoint struct {
 func NewClient(o ClientOptions) (*Client, error) {
 	c := &Client{token: o.Token, retryFor: o.RetryFor}
 	if c.retryFor <= 0 {
-		c.retryFor = 10 * time.Second
+		c.retryFor = 8 * time.Second
 	}
 	for _, s := range append([]Address{{URL: o.URL, Fingerprint: o.Fingerprint}}, o.Fallback...) {
 		e, err := newEndpoint(s, o.HTTP)

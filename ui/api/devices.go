@@ -3,7 +3,9 @@ package api
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"slices"
 	"strings"
@@ -57,6 +59,7 @@ func withFacts(d Device, n *fsm.Node, view fsm.View) Device {
 		d.Running = append(d.Running, a.Experiment)
 	}
 	slices.Sort(d.Running)
+	d.Frozen, d.Strays, d.Warnings = list(d.Frozen), list(d.Strays), list(d.Warnings)
 	gpus := slices.Clone(list(d.GPUs))
 	for _, g := range n.GPUs {
 		if !slices.ContainsFunc(gpus, func(x GPU) bool { return x.UUID == g.UUID }) {
@@ -99,23 +102,56 @@ func (s *Server) node(r *http.Request) (*fsm.Node, error) {
 	return n, nil
 }
 
+// drainBody is the optional body of a drain.
+type drainBody struct {
+	// Now has what runs there stopped, after a checkpoint where that is possible.
+	Now bool `json:"now,omitempty"`
+}
+
 func (s *Server) drain(w http.ResponseWriter, r *http.Request) error {
-	return s.setDrain(w, r, true, "gets no new work; what runs there goes on")
+	var body drainBody
+	if err := readBody(r, &body, true); err != nil {
+		return err
+	}
+	if body.Now {
+		return s.setDrain(w, r, fsm.Drain{On: true, Now: true}, "gets no new work; what runs there is stopped after a checkpoint and goes on elsewhere")
+	}
+	return s.setDrain(w, r, fsm.Drain{On: true}, "gets no new work; what runs there goes on")
 }
 
 func (s *Server) resume(w http.ResponseWriter, r *http.Request) error {
-	return s.setDrain(w, r, false, "gets new work again")
+	return s.setDrain(w, r, fsm.Drain{}, "gets new work again")
 }
 
-func (s *Server) setDrain(w http.ResponseWriter, r *http.Request, on bool, message string) error {
+func (s *Server) setDrain(w http.ResponseWriter, r *http.Request, c fsm.Drain, message string) error {
 	n, err := s.node(r)
 	if err != nil {
 		return err
 	}
-	if _, err := s.commit(w, r, &fsm.Drain{Node: n.ID, On: on}); err != nil {
+	c.Node = n.ID
+	if _, err := s.commit(w, r, &c); err != nil {
 		return err
 	}
 	return answer(w, http.StatusOK, messageAnswer{Message: n.Name + " " + message})
+}
+
+// killStray ends an attempt that the facts do not know. It is no change of the facts, so it needs no leader.
+func (s *Server) killStray(w http.ResponseWriter, r *http.Request) error {
+	n, err := s.node(r)
+	if err != nil {
+		return err
+	}
+	token, err := fsm.ParseToken(mux.Vars(r)["stray"])
+	if err != nil {
+		return problem(http.StatusBadRequest, "an attempt's token looks like 1-42", "cvlab devices lists the stray attempts")
+	}
+	switch err := s.o.Machines.KillStray(r.Context(), n.ID, token, callerOf(r).user); {
+	case errors.Is(err, fs.ErrNotExist):
+		return problem(http.StatusNotFound, fmt.Sprintf("%s has no stray attempt %s", n.Name, token), "cvlab devices lists them")
+	case err != nil:
+		return s.notNow(r, err, n.Name+" did not answer; nothing was killed")
+	}
+	return answer(w, http.StatusOK, messageAnswer{Message: fmt.Sprintf("stray attempt %s on %s was killed", token, n.Name)})
 }
 
 func (s *Server) removeNode(w http.ResponseWriter, r *http.Request) error {

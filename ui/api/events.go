@@ -106,6 +106,7 @@ func (x *watcher) experiments(ctx context.Context, view fsm.View) error {
 	var some []Experiment
 	flush := func(id string) error {
 		x.s.live(ctx, some)
+		x.s.still(ctx, view, some)
 		err := x.out.send(id, "experiment", experimentsEvent{Experiments: some})
 		some = nil
 		return err

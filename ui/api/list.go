@@ -37,6 +37,7 @@ func (s *Server) queue(w http.ResponseWriter, r *http.Request) error {
 		out.Experiments = append(out.Experiments, sh.experiment(row.e))
 	}
 	s.live(r.Context(), out.Experiments)
+	s.still(r.Context(), sh.view, out.Experiments)
 	return answer(w, http.StatusOK, out)
 }
 
@@ -208,7 +209,12 @@ func (s *Server) get(w http.ResponseWriter, r *http.Request) error {
 	d := sh.detail(e)
 	shown := []Experiment{d.Experiment}
 	s.live(r.Context(), shown)
+	s.still(r.Context(), sh.view, shown)
 	d.Experiment = shown[0]
+	if n := len(d.Attempts); d.FrozenSince != nil && n > 0 {
+		last := &d.Attempts[n-1] // only the newest can be open
+		last.FrozenSince, last.Sentence = d.FrozenSince, last.Sentence+", "+d.Reason
+	}
 	return answer(w, http.StatusOK, d)
 }
 
@@ -233,6 +239,9 @@ func (s *Server) why(w http.ResponseWriter, r *http.Request) error {
 		x.Sentence = string(e.Status)
 		if a := sh.view.Attempt(e.Token); a != nil {
 			x.Sentence = sh.sentence(a)
+			if f, is := s.frozen(r.Context())[a.Token]; is && a.Open() {
+				x.Sentence += ", " + f.sentence(time.Local)
+			}
 		} else if e.Message != "" {
 			x.Sentence += ": " + e.Message
 		}

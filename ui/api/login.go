@@ -183,8 +183,11 @@ func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) error {
 const readyAge = 3 * time.Second
 
 func (s *Server) readyz(w http.ResponseWriter, r *http.Request) error {
-	if s.o.Cluster.Status(r.Context()).Leader == nil {
+	switch status := s.o.Cluster.Status(r.Context()); { // anybody may ask, so no machine is named here
+	case status.Leader == nil:
 		return later("no leader")
+	case status.Trouble != "":
+		return later("the leader commits nothing")
 	}
 	if s.o.Cluster.Age() > readyAge {
 		return later("out of touch with the leader")

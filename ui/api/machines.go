@@ -17,7 +17,9 @@ type Device struct {
 	CPU       CPU      `json:"cpu"`
 	Memory    Space    `json:"memory"`
 	Disk      Space    `json:"disk"`
-	GPUs      []GPU    `json:"gpus"`
+	// DiskState is the node's word on that: ok, low, full; empty when it said none.
+	DiskState string `json:"disk_state"`
+	GPUs      []GPU  `json:"gpus"`
 	// Running are the numbers of the experiments whose attempts are open here. The server fills it from the facts, as it
 	// does Experiment of each GPU, Draining, NoExec, CPUSlots, Labels and Version.
 	Running  []uint64          `json:"running"`
@@ -26,6 +28,30 @@ type Device struct {
 	CPUSlots int               `json:"cpu_slots"`
 	Labels   map[string]string `json:"labels"`
 	Version  string            `json:"version"`
+	// Frozen are the attempts here that stand still because their lease has ended without a word from the cluster.
+	Frozen []Frozen `json:"frozen"`
+	// Strays are attempts that run here and that the facts neither know nor take back. They stand still until somebody
+	// ends them: their experiments may run elsewhere.
+	Strays []Stray `json:"strays"`
+	// Warnings are sentences on what a person should look at.
+	Warnings []string `json:"warnings"`
+}
+
+// Frozen is an attempt that stands still until a word comes.
+type Frozen struct {
+	Token      fsm.Token `json:"token"`
+	Experiment uint64    `json:"experiment"`
+	Since      time.Time `json:"since"`
+	Lease      float64   `json:"lease_s"` // seconds it goes on without a word
+	// Presumed says that nobody has told it: its node is silent for longer than the lease.
+	Presumed bool `json:"presumed"`
+}
+
+// Stray is an attempt that the facts do not know, frozen until a person decides.
+type Stray struct {
+	Token      fsm.Token `json:"token"`
+	Experiment uint64    `json:"experiment"`
+	Reason     string    `json:"reason"`
 }
 
 // CPU is the processors of a node.
@@ -81,6 +107,10 @@ type ClusterStatus struct {
 	Voters   int           `json:"voters"`
 	// Tolerates is how many more voters may die before nothing can be decided.
 	Tolerates int `json:"tolerates"`
+	// Trouble says in one sentence why nothing can be changed now, NoRoom why no new experiments are taken, naming the
+	// machines; both are empty when all is well.
+	Trouble string `json:"trouble"`
+	NoRoom  string `json:"no_room"`
 	// Note says in one sentence what would be lost if one more machine died.
 	Note string `json:"note"`
 	// Problems says in sentences what somebody must look after, such as a copied data directory.
@@ -100,7 +130,13 @@ type ClusterNode struct {
 	// Role is leader, voter or learner.
 	Role string `json:"role"`
 	// State is one word of the backend's: alive, suspect, dead, left.
-	State     string    `json:"state"`
+	State string `json:"state"`
+	// Disk is the node's last word on the room of its data directory: ok, low, full; empty when it said none. Sync is how
+	// long its disk takes to make a change durable: 99 of 100 took no longer; 0 when it is not known.
+	Disk string  `json:"disk"`
+	Sync float64 `json:"sync_p99_s"`
+	// Stuck says that it votes and answers, and takes no changes (seen from the leader only).
+	Stuck     bool      `json:"stuck"`
 	LastHeard *float64  `json:"last_heard_s"`
 	Version   string    `json:"version"`
 	HTTP      string    `json:"http"` // host:port

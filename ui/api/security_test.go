@@ -72,7 +72,7 @@ func isPagePath(d door) bool {
 
 func example(path string) string {
 	path = plainPath(path)
-	for name, value := range map[string]string{"{id}": "1", "{uid}": "1", "{node}": "gpu1", "{name}": "cats", "{token}": "id-vera"} {
+	for name, value := range map[string]string{"{id}": "1", "{uid}": "1", "{node}": "gpu1", "{name}": "cats", "{token}": "id-vera", "{stray}": "1-42"} {
 		path = strings.ReplaceAll(path, name, value)
 	}
 	return path

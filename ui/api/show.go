@@ -131,8 +131,16 @@ func (s *shower) attempt(a *fsm.Attempt) Attempt {
 	return Attempt{
 		Number: a.Number, Token: a.Token, State: a.State, Node: s.nodeName(a.Node), NodeID: a.Node, GPUs: list(a.GPUs),
 		AssignedAt: a.AssignedAt, StartedAt: when(a.StartedAt), EndedAt: when(a.EndedAt), ExitCode: a.ExitCode, Class: a.Class,
-		Sentence: s.sentence(a),
+		Resumed: s.resumed(a.Resumed), Sentence: s.sentence(a),
 	}
+}
+
+// fromWords says what an attempt went on from.
+func fromWords(r *CheckpointRef) string {
+	if r == nil {
+		return ""
+	}
+	return fmt.Sprintf(", going on from checkpoint %d of attempt %d", r.Seq, r.Attempt)
 }
 
 // sentence says how an attempt ended, or that it has not.
@@ -144,23 +152,55 @@ func (s *shower) sentence(a *fsm.Attempt) string {
 	case a.State == fsm.AttemptStarted:
 		return "runs on " + node
 	}
-	end := string(a.Class)
-	if a.Class == fsm.ClassUserError && a.ExitCode != nil {
-		end = fmt.Sprintf("failed with exit code %d", *a.ExitCode)
+	text := ending(a, node)
+	if !a.StartedAt.IsZero() && a.Class != fsm.ClassStartFailed {
+		text += " after " + words(a.EndedAt.Sub(a.StartedAt))
 	}
-	text := end + " on " + node
-	if !a.StartedAt.IsZero() {
-		text += " after " + a.EndedAt.Sub(a.StartedAt).Round(time.Second).String()
+	switch a.Class {
+	case fsm.ClassPreempted:
+		text += ", to go on later or elsewhere"
+	case fsm.ClassSupervisorLost:
+		text += ", and nobody saw how it ended"
 	}
-	if a.Message != "" {
+	if a.Message != "" && a.Message != string(a.Class) {
 		text += ": " + a.Message
 	}
 	return text
 }
 
+// ending says in plain words what each class means.
+func ending(a *fsm.Attempt, node string) string {
+	switch a.Class {
+	case fsm.ClassUserError:
+		if a.ExitCode != nil {
+			return fmt.Sprintf("failed with exit code %d on %s", *a.ExitCode, node)
+		}
+		return "failed on " + node
+	case fsm.ClassHostOOM:
+		return "ran out of memory on " + node
+	case fsm.ClassGPUOOM:
+		return "ran out of GPU memory on " + node
+	case fsm.ClassGPUFault:
+		return "was ended by a broken GPU of " + node
+	case fsm.ClassTimeLimit:
+		return "reached its time limit on " + node
+	case fsm.ClassCancelled:
+		return "was cancelled on " + node
+	case fsm.ClassPreempted:
+		return "was stopped on " + node
+	case fsm.ClassNodeLost:
+		return "was lost together with " + node
+	case fsm.ClassSupervisorLost:
+		return "was lost on " + node
+	case fsm.ClassStartFailed:
+		return "could not be started on " + node
+	}
+	return string(a.Class) + " on " + node
+}
+
 func (s *shower) detail(e *fsm.Experiment) Detail {
 	spec := &s.batch(e.Batch).Spec
-	d := Detail{Experiment: s.experiment(e), Notes: e.Notes, Config: spec.Config, Spec: showSpec(spec), Attempts: []Attempt{}}
+	d := Detail{Experiment: s.experiment(e), Notes: e.Notes, Config: spec.Config, Spec: showSpec(spec), Attempts: []Attempt{}, Checkpoints: s.checkpoints(e.ID)}
 	d.Timeline = append(d.Timeline, Moment{At: e.CreatedAt, What: "submitted by " + e.User})
 	for a := range s.view.Attempts(e.ID) {
 		d.Attempts = append(d.Attempts, s.attempt(a))
@@ -171,7 +211,7 @@ func (s *shower) detail(e *fsm.Experiment) Detail {
 			}
 		}
 		add(a.AssignedAt, "was assigned to "+node)
-		add(a.StartedAt, "started on "+node)
+		add(a.StartedAt, "started on "+node+fromWords(s.resumed(a.Resumed)))
 		add(a.EndedAt, "ended: "+string(a.Class))
 	}
 	if !e.EndedAt.IsZero() {

@@ -17,7 +17,7 @@ type Experiment struct {
 	User     string       `json:"user"`
 	Status   fsm.Status   `json:"status"`
 	Priority fsm.Priority `json:"priority"`
-	// Reason says in one sentence why it waits; empty when it does not.
+	// Reason says in one sentence why it waits, also while it is frozen in the middle of a run; empty when it does not.
 	Reason string `json:"reason"`
 	// Sweep is the number of the first experiment of its submission; null when it was submitted alone.
 	Sweep  *uint64 `json:"sweep"`
@@ -38,6 +38,9 @@ type Experiment struct {
 	CreatedAt  time.Time  `json:"created_at"`
 	StartedAt  *time.Time `json:"started_at"`
 	EndedAt    *time.Time `json:"ended_at"`
+	// FrozenSince is since when it stands still because its node has no word from the cluster; null when it does not.
+	// Reason says so in a sentence then.
+	FrozenSince *time.Time `json:"frozen_since"`
 	// Index is the log index of its last change; it only grows.
 	Index uint64 `json:"index"`
 }
@@ -56,7 +59,9 @@ type Detail struct {
 	Config   string    `json:"config"` // as submitted
 	Spec     Spec      `json:"spec"`
 	Attempts []Attempt `json:"attempts"`
-	Timeline []Moment  `json:"timeline"`
+	// Checkpoints are the newest published ones, newest first.
+	Checkpoints []Checkpoint `json:"checkpoints"`
+	Timeline    []Moment     `json:"timeline"`
 }
 
 // Spec is what an experiment asks for, in words people use.
@@ -92,7 +97,11 @@ type Attempt struct {
 	EndedAt    *time.Time       `json:"ended_at"`
 	ExitCode   *int             `json:"exit_code"`
 	Class      fsm.Class        `json:"class"`
-	Sentence   string           `json:"sentence"` // how it ended, or that it has not
+	// Resumed is the checkpoint it went on from, null if it began anew.
+	Resumed  *CheckpointRef `json:"resumed"`
+	Sentence string         `json:"sentence"` // how it ended, or that it has not
+	// FrozenSince is since when it stands still; null when it does not.
+	FrozenSince *time.Time `json:"frozen_since"`
 }
 
 // Moment is one line of an experiment's timeline.
