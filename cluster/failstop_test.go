@@ -40,7 +40,12 @@ func votingLab(t *testing.T, tune func(*Tuning)) (leader *machine, followers []*
 	for _, m := range all {
 		submit(t, m, m.name)
 	}
-	return leaderOf(t, all)
+	leader, followers = leaderOf(t, all)
+	eventually(t, "all logs are equal", func() bool {
+		last := leader.seat.raft.LastIndex()
+		return followers[0].seat.raft.LastIndex() == last && followers[1].seat.raft.LastIndex() == last
+	})
+	return leader, followers
 }
 
 func TestALeaderWhoseDiskHangsIsReplaced(t *testing.T) {
