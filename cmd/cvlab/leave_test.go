@@ -124,7 +124,7 @@ func TestARemovedNodeEndsWhatItRuns(t *testing.T) {
 	}
 	log, err := os.ReadFile(gone.dir + ".log")
 	l.must(err)
-	if n := strings.Count(string(log), "cvlab: "); n != 2 || !strings.Contains(string(log), "delete its data directory") {
+	if n := strings.Count(string(log), "cvlab: "); n != 2 || !strings.Contains(string(log), "cvlab join PEER --as-new") {
 		t.Errorf("it said %d times why it ends, want twice and what to do", n)
 	}
 	after, err := through.client().Cluster(t.Context())
