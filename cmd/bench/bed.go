@@ -7,11 +7,8 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
-	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -21,13 +18,22 @@ import (
 	"github.com/deveronica/cvlab/ui/api"
 )
 
-// bed is a cluster to which faults are done, with what it has promised to the outside so far.
+// bed is a cluster to which one scenario does its faults, with what was promised to the outside meanwhile.
 type bed struct {
 	l    *lab
+	id   string // of the scenario; begins its keys
 	self string // this program
 	file string // the history, outside the cluster
 	rnd  *rand.Rand
 	line func(format string, args ...any)
+	// slack is by how much the promised times may be exceeded, 1 for not at all; end is when a long form is to stop.
+	slack time.Duration
+	end   time.Time
+	// requeues says that the faults may cost attempts that run: then the attempts must only not overlap.
+	requeues bool
+
+	before    holdings // of the nodes, before the first fault
+	testimony ledger
 
 	mu           sync.Mutex
 	keys         int
@@ -35,8 +41,19 @@ type bed struct {
 	witnesses    []uint64
 }
 
-func newBed(l *lab, self string, rnd *rand.Rand, line func(string, ...any)) *bed {
-	return &bed{l: l, self: self, rnd: rnd, line: line, acknowledged: map[string]uint64{}, file: filepath.Join(l.o.dir, "history")}
+func newBed(l *lab, id, self string, rnd *rand.Rand, line func(string, ...any)) *bed {
+	file := filepath.Join(l.o.dir, "history-"+id)
+	return &bed{l: l, id: id, self: self, rnd: rnd, line: line, acknowledged: map[string]uint64{}, file: file, slack: 1, testimony: ledger{file: file}}
+}
+
+// more says whether a fault is to be done once more: n times, or until the time of a long form is over.
+func (b *bed) more(done, n int) bool {
+	return done < n && (done == 0 || b.end.IsZero() || time.Now().Before(b.end))
+}
+
+// within judges a figure by what is promised.
+func (b *bed) within(d, limit time.Duration, what string) error {
+	return atMost(d, limit*b.slack, what)
 }
 
 // Bounds of what is waited for.
@@ -45,6 +62,7 @@ const (
 	steadyFor  = 3 * time.Second  // in which neither leader nor term may change
 	submitMost = 60 * time.Second // until a submission is acknowledged, with all its repeats
 	jobsLimit  = 60 * time.Second // until jobs that were told to end are recorded
+	seenLimit  = 30 * time.Second // until a submitted job testifies, on a cluster that is well
 )
 
 // everyone makes a client that knows all nodes and repeats; it asks first first.
@@ -63,7 +81,7 @@ func (b *bed) newKey() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.keys++
-	return "key" + strconv.Itoa(b.keys)
+	return b.id + "-" + strconv.Itoa(b.keys)
 }
 
 func (b *bed) acknowledge(key string, added api.Added) (uint64, error) {
@@ -176,11 +194,11 @@ func (b *bed) aJobEverywhere(ctx context.Context) error {
 
 // seen waits until an experiment testifies.
 func (b *bed) seen(ctx context.Context, id uint64) error {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, seenLimit)
 	defer cancel()
 	return until(ctx, fmt.Sprintf("experiment %d to run", id), func() (bool, error) {
-		h, err := readHistory(b.file)
-		return len(h.of(id, 1)) > 0, err
+		h, err := b.testimony.read()
+		return len(h.attempts(id)) > 0, err
 	})
 }
 
@@ -204,8 +222,7 @@ func (b *bed) get(ctx context.Context, m *member, path string) (status int, body
 		return 0, "", fmt.Errorf("ask %s: %w", m.name, err)
 	}
 	req.Header.Set("Authorization", "Bearer "+token)
-	t := &http.Transport{DisableKeepAlives: true}
-	resp, err := (&http.Client{Transport: t}).Do(req)
+	resp, err := b.l.o.http.Do(req)
 	if err != nil {
 		return 0, "", fmt.Errorf("ask %s: %w", m.name, err)
 	}
@@ -215,156 +232,4 @@ func (b *bed) get(ctx context.Context, m *member, path string) (status int, body
 		return 0, "", fmt.Errorf("ask %s: %w", m.name, err)
 	}
 	return resp.StatusCode, string(text), nil
-}
-
-// steady is G8: within 30 s all nodes are whole and ready, and then leader and term stay for 3 s.
-func (b *bed) steady(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, healLimit+steadyFor, errors.New("30 s have passed"))
-	defer cancel()
-	var term uint64
-	since := time.Now()
-	err := until(ctx, "one leader, all ready, and a steady term", func() (bool, error) {
-		s, err := b.l.see(ctx, b.l.nodes[0])
-		well := err == nil && b.l.whole(ctx)
-		for _, m := range b.l.nodes {
-			if m.ended() {
-				return false, fmt.Errorf("%s has ended by itself", m.name)
-			}
-			well = well && b.ready(ctx, m)
-		}
-		if !well || s.Term != term {
-			term, since = s.Term, time.Now()
-			return false, nil
-		}
-		return time.Since(since) >= steadyFor, pause(ctx, 100*time.Millisecond)
-	})
-	if err != nil {
-		return fmt.Errorf("G8: %w", err)
-	}
-	return nil
-}
-
-// check ends the witnesses and makes all checks.
-func (b *bed) check(ctx context.Context) error {
-	if err := b.steady(ctx); err != nil {
-		return err
-	}
-	if err := os.WriteFile(b.file+".stop", nil, 0o600); err != nil {
-		return fmt.Errorf("end the jobs: %w", err)
-	}
-	if err := b.waitEnded(ctx, b.witnesses...); err != nil {
-		return err
-	}
-	if err := b.l.waitWhole(ctx); err != nil {
-		return err
-	}
-	h, err := readHistory(b.file)
-	if err != nil {
-		return err
-	}
-	all := []error{h.checkAttempts()}
-	for _, m := range b.l.nodes {
-		listed, err := b.list(ctx, m)
-		all = append(all, err, checkKeys(m.name, b.acknowledged, listed))
-	}
-	for _, id := range b.witnesses {
-		all = append(all, b.checkJob(ctx, h, id))
-	}
-	return errors.Join(all...)
-}
-
-// waitEnded waits until experiments have ended, as some node says.
-func (b *bed) waitEnded(ctx context.Context, ids ...uint64) error {
-	ctx, cancel := context.WithTimeout(ctx, jobsLimit)
-	defer cancel()
-	c, err := b.everyone(b.l.nodes[0])
-	if err != nil {
-		return err
-	}
-	for _, id := range ids {
-		err := until(ctx, fmt.Sprintf("experiment %d to be recorded as ended", id), func() (bool, error) {
-			d, err := c.Get(ctx, id)
-			return err == nil && d.Status.Ended(), nil
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// checkJob checks one witness: exactly one attempt of it ever ran and that is the one recorded last, G3 and G4. A node that
-// did not run it is asked for the output.
-func (b *bed) checkJob(ctx context.Context, h history, id uint64) error {
-	first, err := b.l.once(b.l.nodes[0])
-	if err != nil {
-		return err
-	}
-	d, err := first.Get(ctx, id)
-	if err != nil {
-		return fmt.Errorf("look at experiment %d: %w", id, err)
-	}
-	if ran := h.attempts(id); !slices.Equal(ran, []int{d.Attempt}) {
-		return fmt.Errorf("experiment %d: attempts %v were seen to run, no fault here may cost one that runs; recorded is:%s", id, ran, story(d))
-	}
-	if d.Attempt != 1 {
-		b.line("  experiment %d ran once, but as attempt %d:%s", id, d.Attempt, story(d))
-	}
-	for _, m := range b.l.nodes {
-		if m.name == d.Node && len(b.l.nodes) > 1 {
-			continue
-		}
-		c, err := b.l.once(m)
-		if err != nil {
-			return err
-		}
-		output, err := b.output(ctx, c, id)
-		return errors.Join(err, h.checkExit(id, d.Attempt, d.ExitCode), h.checkOutput(id, d.Attempt, output))
-	}
-	return nil
-}
-
-// story tells what is recorded of an experiment's attempts.
-func story(d api.Detail) string {
-	var text strings.Builder
-	for _, a := range d.Attempts {
-		fmt.Fprintf(&text, " attempt %d on %s, token %s, %s: %s;", a.Number, a.Node, a.Token, a.Class, a.Sentence)
-	}
-	return text.String()
-}
-
-func (b *bed) output(ctx context.Context, c *api.Client, id uint64) (string, error) {
-	r, err := c.Logs(ctx, id, api.LogOptions{})
-	if err != nil {
-		return "", fmt.Errorf("read the output of experiment %d: %w", id, err)
-	}
-	defer r.Close()
-	text, err := io.ReadAll(r)
-	if err != nil {
-		return "", fmt.Errorf("read the output of experiment %d: %w", id, err)
-	}
-	return string(text), nil
-}
-
-// list gives all experiments as one node knows them.
-func (b *bed) list(ctx context.Context, m *member) ([]named, error) {
-	c, err := b.l.once(m)
-	if err != nil {
-		return nil, err
-	}
-	var all []named
-	q := api.QueueQuery{Sort: "id", Limit: 1000}
-	for {
-		page, err := c.Queue(ctx, q)
-		if err != nil {
-			return nil, fmt.Errorf("list the experiments on %s: %w", m.name, err)
-		}
-		for _, e := range page.Experiments {
-			all = append(all, named{id: e.ID, name: e.Name})
-		}
-		if page.Next == "" {
-			return all, nil
-		}
-		q.Cursor = page.Next
-	}
 }

@@ -62,7 +62,7 @@ func (p failoverPart) measure(ctx context.Context) (err error) {
 	}
 	var h *hosts
 	if p.cut {
-		if h, err = newHosts(ctx, 3); err != nil {
+		if h, err = newHosts(ctx, 0, 3); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, h.remove()) }()

@@ -10,9 +10,9 @@ import (
 // killScenarios end processes; what the dead ran goes on.
 func killScenarios() []scenario {
 	return []scenario{
-		{id: "F01", does: "leader killed", figure: "to next acknowledged submit", nodes: 3, run: killLeader},
-		{id: "F05", does: "worker killed, back after 0 and 3 s, a job ends meanwhile", figure: "return to exit recorded", nodes: 3, run: killWorker},
-		{id: "F15", does: "all killed at once, restarted in random order", figure: "majority up to next acknowledged submit", nodes: 3, run: killAll},
+		{id: "F01", does: "leader killed", figure: "to next acknowledged submit", on: kind{nodes: 3}, run: killLeader},
+		{id: "F05", does: "worker killed, back after 0 and 3 s, a job ends meanwhile", figure: "return to exit recorded", on: kind{nodes: 3}, run: killWorker},
+		{id: "F15", does: "all killed at once, restarted in random order", figure: "majority up to next acknowledged submit", on: kind{nodes: 3}, run: killAll},
 	}
 }
 

@@ -15,10 +15,10 @@ import (
 // netScenarios cut hosts off each other. This program reaches all of them throughout.
 func netScenarios() []scenario {
 	return []scenario{
-		{id: "F19", does: "leader cut off from all others", figure: "cut to next acknowledged submit", nodes: 3, net: true, run: leaderAlone},
-		{id: "F18", does: "5 nodes split 3/2, leader with the two", figure: "cut to next acknowledged submit", nodes: 5, net: true, run: splitFive},
-		{id: "F21", does: "leader and one follower cut, both reach the third", figure: "slowest submit", nodes: 3, net: true, run: cutPair},
-		{id: "F20", does: "leader hears nothing but is heard, and the reverse", figure: "slowest submit", nodes: 3, net: true, run: oneWay},
+		{id: "F19", does: "leader cut off from all others", figure: "cut to next acknowledged submit", on: kind{nodes: 3, net: true}, run: leaderAlone},
+		{id: "F18", does: "5 nodes split 3/2, leader with the two", figure: "cut to next acknowledged submit", on: kind{nodes: 5, net: true}, run: splitFive},
+		{id: "F21", does: "leader and one follower cut, both reach the third", figure: "slowest submit", on: kind{nodes: 3, net: true}, run: cutPair},
+		{id: "F20", does: "leader hears nothing but is heard, and the reverse", figure: "slowest submit", on: kind{nodes: 3, net: true}, run: oneWay},
 	}
 }
 

@@ -18,10 +18,10 @@ import (
 // storeScenarios pause or hit nodes while they write, or take away what they have written.
 func storeScenarios() []scenario {
 	return []scenario{
-		{id: "F03", does: "leader paused for 2 s, then continued", figure: "to next acknowledged submit", nodes: 3, run: pauseLeader},
-		{id: "F48", does: "a node killed during writes", figure: "return until all are whole", nodes: 3, run: killWriter},
-		{id: "F69", does: "jobs on CPU slots, leader killed once", figure: "first submit to last end", nodes: 3, run: sweepThrough},
-		{id: "F54", does: "voter wiped and back on its address while the others hold the entry", figure: "wiped to voting again", nodes: 3, run: wipeVoter},
+		{id: "F03", does: "leader paused for 2 s, then continued", figure: "to next acknowledged submit", on: kind{nodes: 3}, run: pauseLeader},
+		{id: "F48", does: "a node killed during writes", figure: "return until all are whole", on: kind{nodes: 3}, run: killWriter},
+		{id: "F69", does: "jobs on CPU slots, leader killed once", figure: "first submit to last end", on: kind{nodes: 3}, run: sweepThrough},
+		{id: "F54", does: "voter wiped and back on its address while the others hold the entry", figure: "wiped to voting again", on: kind{nodes: 3}, run: wipeVoter},
 	}
 }
 

@@ -49,7 +49,7 @@ func TestAFailedScenarioIsInTheTable(t *testing.T) {
 // acknowledged that no node knows.
 func TestAScenarioThatFailsEndsTheProgramBadly(t *testing.T) {
 	b := testBench(t)
-	lie := scenario{id: "F00", does: "lie", figure: "nothing", nodes: 1, run: func(ctx context.Context, bed *bed, _ times) (outcome, error) {
+	lie := scenario{id: "F00", does: "lie", figure: "nothing", on: kind{nodes: 1}, run: func(ctx context.Context, bed *bed, _ times) (outcome, error) {
 		id, err := bed.job(ctx, "", 1, 4)
 		bed.acknowledged["never"] = 999
 		return outcome{faults: 1, worst: time.Second}, errors.Join(err, bed.seen(ctx, id))

@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -28,7 +30,10 @@ type labOptions struct {
 	nodes   int    // 1, 3 or 5
 	gpus    int    // simulated, on each
 	args    []string
-	hosts   *hosts // a network of the nodes' own; nil is loopback
+	env     []string     // for every node, KEY=VALUE
+	hosts   *hosts       // a network of the nodes' own; nil is loopback
+	http    *http.Client // shared by all clients; nil gives each its own
+	disks   *disks       // where data directories lie; nil is dir
 }
 
 // lab is a cluster of real node processes on this computer. Whoever starts one must end it.
@@ -41,7 +46,8 @@ type lab struct {
 type member struct {
 	name, dir          string
 	http, mesh, gossip string
-	host               *host // nil on loopback
+	host               *host    // nil on loopback
+	env                []string // of this node alone
 	cmd                *exec.Cmd
 	done               chan struct{} // closed when cmd has ended
 	watch              sync.WaitGroup
@@ -106,6 +112,9 @@ func (l *lab) member(i int) (*member, error) {
 	if err := os.Mkdir(m.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the directory of %s: %w", m.name, err)
 	}
+	if err := l.o.disks.attach(m.dir); err != nil {
+		return nil, err
+	}
 	if l.o.hosts != nil {
 		m.host = l.o.hosts.all[i]
 		m.http, m.mesh, m.gossip = m.host.addr+":8000", m.host.addr+":8001", m.host.addr+":8002"
@@ -161,7 +170,7 @@ func (l *lab) launch(m *member, command string, more ...string) error {
 		args = append([]string{"ip", "netns", "exec", m.host.space}, args...) // it execs: the process stays ours
 	}
 	m.cmd = exec.Command(args[0], args[1:]...)
-	m.cmd.Env = cleanEnv()
+	m.cmd.Env = slices.Concat(cleanEnv(), l.o.env, m.env)
 	m.cmd.Stdout, m.cmd.Stderr = log, log
 	// A group of its own: Ctrl-C is for this program, which then ends the nodes in order.
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -188,7 +197,11 @@ func cleanEnv() []string {
 
 func (m *member) log() string { return m.dir + ".log" }
 
+// ended says whether the node's process is gone; one that was never started is.
 func (m *member) ended() bool {
+	if m.cmd == nil {
+		return true
+	}
 	select {
 	case <-m.done:
 		return true
@@ -219,7 +232,7 @@ func (l *lab) clientFor(retry time.Duration, m *member, others ...*member) (*api
 	if err != nil {
 		return nil, err
 	}
-	o := api.ClientOptions{URL: "http://" + m.http, Token: token, RetryFor: retry}
+	o := api.ClientOptions{URL: "http://" + m.http, Token: token, RetryFor: retry, HTTP: l.o.http}
 	for _, f := range others {
 		o.Fallback = append(o.Fallback, api.Address{URL: "http://" + f.http})
 	}
@@ -266,11 +279,14 @@ func (l *lab) waitWhole(ctx context.Context) error {
 	})
 }
 
+// wantedVoters is how many of n nodes vote when all is well: 1, 1, 3, 3, 5, 5, 5 …
+func wantedVoters(n int) int { return min(n-(n+1)%2, 5) }
+
 func (l *lab) whole(ctx context.Context) bool {
 	var first api.ClusterStatus
 	for i, m := range l.nodes {
 		s, err := l.see(ctx, m)
-		if err != nil || s.Leader == nil || s.Voters != len(l.nodes) {
+		if err != nil || s.Leader == nil || s.Voters != wantedVoters(len(l.nodes)) {
 			return false
 		}
 		for _, n := range s.Nodes {
@@ -299,23 +315,38 @@ func (l *lab) whole(ctx context.Context) bool {
 	return err == nil && active == len(l.nodes)
 }
 
-// leader gives the node that leads and the others.
+// leader gives the node that leads and the others; it waits a little while nobody leads.
 func (l *lab) leader(ctx context.Context) (leads *member, others []*member, err error) {
-	s, err := l.see(ctx, l.nodes[0])
-	if err != nil {
-		return nil, nil, fmt.Errorf("ask who leads: %w", err)
+	ctx, cancel := context.WithTimeoutCause(ctx, leaderLimit, errors.New("nobody does"))
+	defer cancel()
+	err = until(ctx, "somebody to lead", func() (bool, error) {
+		leads, others = l.led(ctx, l.nodes)
+		return leads != nil, nil
+	})
+	return leads, others, err
+}
+
+// leaderLimit bounds the wait for a leader where there should be one.
+const leaderLimit = 20 * time.Second
+
+// led gives the node that leads by what it says itself, so that nobody who was killed or cut off is taken for it.
+func (l *lab) led(ctx context.Context, among []*member) (leads *member, others []*member) {
+	var term uint64
+	for _, m := range among {
+		if m.ended() {
+			continue
+		}
+		s, err := l.see(ctx, m)
+		if err == nil && s.Leader != nil && s.Leader.Name == m.name && s.Term >= term {
+			leads, term = m, s.Term
+		}
 	}
 	for _, m := range l.nodes {
-		if s.Leader != nil && m.name == s.Leader.Name {
-			leads = m
-		} else {
+		if m != leads {
 			others = append(others, m)
 		}
 	}
-	if leads == nil {
-		return nil, nil, errors.New("ask who leads: nobody does")
-	}
-	return leads, others, nil
+	return leads, others
 }
 
 // lastWords gives the end of every node's log, as an error to be joined to the one that made them interesting.
@@ -351,5 +382,5 @@ func (l *lab) end() error {
 		}
 		m.watch.Wait()
 	}
-	return endSupervisors(l.o.dir)
+	return errors.Join(endSupervisors(l.o.dir), l.o.disks.detach())
 }
