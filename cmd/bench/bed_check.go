@@ -45,10 +45,7 @@ func (b *bed) check(ctx context.Context) error {
 	if err := b.steady(ctx); err != nil {
 		return err
 	}
-	if err := os.WriteFile(b.file+".stop", nil, 0o600); err != nil {
-		return fmt.Errorf("end the jobs: %w", err)
-	}
-	if err := b.waitEnded(ctx, b.witnesses...); err != nil {
+	if err := b.endJobs(ctx); err != nil {
 		return err
 	}
 	if err := b.l.waitWhole(ctx); err != nil {
@@ -67,6 +64,20 @@ func (b *bed) check(ctx context.Context) error {
 		all = append(all, b.checkJob(ctx, h, id))
 	}
 	return errors.Join(all...)
+}
+
+// endJobs lets all witnesses end by themselves, and waits until that is recorded.
+func (b *bed) endJobs(ctx context.Context) error {
+	if err := os.WriteFile(b.file+".stop", nil, 0o600); err != nil {
+		return fmt.Errorf("end the jobs: %w", err)
+	}
+	if err := b.waitEnded(ctx, b.witnesses...); err != nil {
+		return err
+	}
+	if err := os.Remove(b.file + ".stop"); err != nil {
+		return fmt.Errorf("end the jobs: %w", err)
+	}
+	return nil
 }
 
 // waitEnded waits until experiments have ended, as some node says.

@@ -14,7 +14,15 @@ import (
 )
 
 // holdings are what the daemons of a cluster hold together. Who leads holds more than the others, so only the sum stays.
-type holdings struct{ goroutines, files int }
+type holdings struct {
+	goroutines, files int
+	each              []string // by node, for people
+}
+
+// String says it for people.
+func (h holdings) String() string {
+	return fmt.Sprintf("%d and %d (%s)", h.goroutines, h.files, strings.Join(h.each, ", "))
+}
 
 // holdings asks all nodes.
 func (b *bed) holdings(ctx context.Context) (holdings, error) {
@@ -33,6 +41,7 @@ func (b *bed) holdings(ctx context.Context) (holdings, error) {
 		if err != nil {
 			return sum, fmt.Errorf("count the files of %s: %w", m.name, err)
 		}
+		sum.each = append(sum.each, fmt.Sprintf("%s %d %d", m.name, r.Goroutines, len(files)))
 		sum.goroutines += r.Goroutines
 		sum.files += len(files)
 	}

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/deveronica/cvlab/ui/api"
 )
 
 // leaseScenarios let leases end. A lease is 6 s, and 12.12 s of silence are needed before an attempt may go on elsewhere.
@@ -159,19 +161,45 @@ func (b *bed) comeBack(ctx context.Context, a *absence) (err error) {
 func (b *bed) requeued(ctx context.Context, a *absence, id uint64) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, leaseWait+20*time.Second*b.slack, errors.New("that is too long"))
 	defer cancel()
-	return until(ctx, fmt.Sprintf("experiment %d to go on elsewhere", id), func() (bool, error) {
+	err := until(ctx, fmt.Sprintf("experiment %d to go on elsewhere", id), func() (bool, error) {
 		h, err := b.testimony.read()
-		for _, s := range h {
-			if s.experiment == id && s.attempt > a.attempts[id] {
-				earliest := a.cut - shortLease/5 + leaseWait
-				if early := earliest - time.Duration(s.at); early > 0 {
-					return false, fmt.Errorf("experiment %d went on elsewhere %v too early", id, early.Round(time.Millisecond))
-				}
-				return true, nil
-			}
-		}
-		return false, errors.Join(err, pause(ctx, 50*time.Millisecond))
+		return h.newest(id).attempt > a.attempts[id], errors.Join(err, pause(ctx, 50*time.Millisecond))
 	})
+	if err != nil {
+		return err
+	}
+	leads, _, err := b.leaderAmong(ctx, b.l.except(a.m))
+	if err != nil {
+		return err
+	}
+	d, err := b.detail(ctx, leads, id)
+	if err != nil {
+		return err
+	}
+	return a.notEarly(d)
+}
+
+// notEarly checks when the worker's attempt was given up: the new one is held back for longer, so its start tells less.
+func (a *absence) notEarly(d api.Detail) error {
+	now, err := sinceBoot()
+	if err != nil {
+		return err
+	}
+	booted := time.Now().Add(-now)
+	for _, x := range d.Attempts {
+		if x.Number != a.attempts[d.ID] {
+			continue
+		}
+		if x.EndedAt == nil {
+			return fmt.Errorf("experiment %d went on elsewhere while attempt %d was open", d.ID, x.Number)
+		}
+		earliest := booted.Add(a.cut - shortLease/5 + leaseWait)
+		if early := earliest.Sub(*x.EndedAt); early > 0 {
+			return fmt.Errorf("attempt %d of experiment %d was given up %v too early", x.Number, d.ID, early.Round(time.Millisecond))
+		}
+		return nil
+	}
+	return fmt.Errorf("attempt %d of experiment %d is not recorded", a.attempts[d.ID], d.ID)
 }
 
 // lastSign is how long after the cut the worker's attempt testified last.
@@ -219,7 +247,13 @@ func cutWorkers(ctx context.Context, b *bed, t times) (got outcome, err error) {
 				return err
 			})
 		}
-		if err := errors.Join(g.Wait(), b.l.waitWhole(ctx)); err != nil {
+		if err := g.Wait(); err != nil {
+			return got, err
+		}
+		if err := b.l.waitWhole(ctx); err != nil {
+			return got, err
+		}
+		if err := b.endJobs(ctx); err != nil {
 			return got, err
 		}
 		for _, d := range worst {
@@ -299,7 +333,13 @@ func healAround(ctx context.Context, b *bed, t times) (got outcome, err error) {
 				return err
 			})
 		}
-		if err := errors.Join(g.Wait(), b.l.waitWhole(ctx)); err != nil {
+		if err := g.Wait(); err != nil {
+			return got, err
+		}
+		if err := b.l.waitWhole(ctx); err != nil {
+			return got, err
+		}
+		if err := b.endJobs(ctx); err != nil {
 			return got, err
 		}
 		for _, d := range took {
