@@ -37,7 +37,7 @@ func (b *bed) holdings(ctx context.Context) (holdings, error) {
 		if err != nil {
 			return sum, fmt.Errorf("ask %s what it holds: %w", m.name, err)
 		}
-		files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", m.cmd.Process.Pid))
+		files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", m.started.Load().Pid))
 		if err != nil {
 			return sum, fmt.Errorf("count the files of %s: %w", m.name, err)
 		}

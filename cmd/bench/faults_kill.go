@@ -108,13 +108,13 @@ func killAll(ctx context.Context, b *bed, t times) (got outcome, err error) {
 			}
 			var all []error
 			for _, m := range b.l.nodes {
-				all = append(all, m.cmd.Process.Kill())
+				all = append(all, m.started.Load().Kill())
 			}
 			if err := errors.Join(all...); err != nil {
 				return fmt.Errorf("kill all nodes: %w", err)
 			}
 			for _, m := range b.l.nodes {
-				<-m.done
+				<-m.started.Load().done
 			}
 			for i, k := range b.rnd.Perm(len(b.l.nodes)) {
 				if err := b.restart(b.l.nodes[k]); err != nil {

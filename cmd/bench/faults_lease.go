@@ -591,10 +591,10 @@ func staleLeader(ctx context.Context, b *bed, _ times) (got outcome, err error) 
 	if a.cut, err = sinceBoot(); err != nil {
 		return got, err
 	}
-	if err := leads.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+	if err := leads.started.Load().Signal(syscall.SIGSTOP); err != nil {
 		return got, fmt.Errorf("pause %s: %w", leads.name, err)
 	}
-	goOn := func() error { return leads.cmd.Process.Signal(syscall.SIGCONT) }
+	goOn := func() error { return leads.started.Load().Signal(syscall.SIGCONT) }
 	defer func() { err = errors.Join(err, goOn()) }()
 	for _, id := range a.jobs {
 		if err := b.requeued(ctx, a, id); err != nil {

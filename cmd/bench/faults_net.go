@@ -57,6 +57,8 @@ func split(ctx context.Context, one, other []*member) error {
 	return errors.Join(all...)
 }
 
+func (b *bed) heal(ctx context.Context) func() error { return func() error { return b.healAll(ctx) } }
+
 func (b *bed) healAll(ctx context.Context) error {
 	var all []error
 	for _, m := range b.l.nodes {
@@ -136,7 +138,7 @@ func (b *bed) refuses(ctx context.Context, m *member, length time.Duration) erro
 }
 
 // cutPair is F21.
-func cutPair(ctx context.Context, b *bed, _ times) (got outcome, err error) {
+func cutPair(ctx context.Context, b *bed, t times) (got outcome, err error) {
 	if err := b.aJobEverywhere(ctx); err != nil {
 		return got, err
 	}
@@ -145,12 +147,12 @@ func cutPair(ctx context.Context, b *bed, _ times) (got outcome, err error) {
 		return got, err
 	}
 	cut := func() error { return split(ctx, []*member{leads}, others[:1]) }
-	err = b.troubled(ctx, trouble{cut: cut, ask: others[1], length: 10 * time.Second, changes: 1}, &got)
+	err = b.troubled(ctx, trouble{cut: cut, heal: b.heal(ctx), ask: others[1], length: t.partition, changes: 1, slowest: 5 * time.Second}, &got)
 	return got, err
 }
 
 // oneWay is F20.
-func oneWay(ctx context.Context, b *bed, _ times) (got outcome, err error) {
+func oneWay(ctx context.Context, b *bed, t times) (got outcome, err error) {
 	if err := b.aJobEverywhere(ctx); err != nil {
 		return got, err
 	}
@@ -165,7 +167,7 @@ func oneWay(ctx context.Context, b *bed, _ times) (got outcome, err error) {
 			}
 			return errors.Join(others[0].deafen(ctx, leads), others[1].deafen(ctx, leads))
 		}
-		if err := b.troubled(ctx, trouble{cut: cut, ask: others[0], length: 15 * time.Second, changes: 2}, &got); err != nil {
+		if err := b.troubled(ctx, trouble{cut: cut, heal: b.heal(ctx), ask: others[0], length: t.partition, changes: 2, slowest: 5 * time.Second}, &got); err != nil {
 			return got, err
 		}
 		if err := b.steady(ctx); err != nil {
@@ -181,6 +183,8 @@ type trouble struct {
 	ask     *member // whom clients ask first
 	length  time.Duration
 	changes int // of the leader, at most
+	heal    func() error
+	slowest time.Duration // a submission may be
 }
 
 // troubled makes trouble, submits all the while, counts the leaders, and heals.
@@ -226,11 +230,11 @@ func (b *bed) troubled(ctx context.Context, t trouble, got *outcome) error {
 		return err
 	}
 	got.add(worst)
-	if err := b.healAll(ctx); err != nil {
+	if err := t.heal(); err != nil {
 		return err
 	}
 	if len(leaders) > t.changes+1 {
 		return fmt.Errorf("there were %d leaders by term in %v: %v, at most %d changes are promised", len(leaders), t.length, leaders, t.changes)
 	}
-	return atMost(worst, answerLimit, "the slowest submission")
+	return b.within(worst, t.slowest, "the slowest submission")
 }

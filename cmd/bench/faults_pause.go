@@ -32,10 +32,10 @@ func pauseLeader(ctx context.Context, b *bed, _ times) (got outcome, err error) 
 	if err != nil {
 		return got, err
 	}
-	if err := leads.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+	if err := leads.started.Load().Signal(syscall.SIGSTOP); err != nil {
 		return got, fmt.Errorf("pause %s: %w", leads.name, err)
 	}
-	goOn := func() error { return leads.cmd.Process.Signal(syscall.SIGCONT) }
+	goOn := func() error { return leads.started.Load().Signal(syscall.SIGCONT) }
 	defer func() { err = errors.Join(err, goOn()) }()
 	began := time.Now()
 	id, err := b.submit(ctx, c, held())

@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -48,9 +49,14 @@ type member struct {
 	http, mesh, gossip string
 	host               *host    // nil on loopback
 	env                []string // of this node alone
-	cmd                *exec.Cmd
-	done               chan struct{} // closed when cmd has ended
+	started            atomic.Pointer[process]
 	watch              sync.WaitGroup
+}
+
+// process is one life of a node.
+type process struct {
+	*os.Process
+	done chan struct{} // closed when it has ended
 }
 
 // startLimit bounds the start of a whole cluster; a voter must be steady for 2 s before it votes.
@@ -169,18 +175,17 @@ func (l *lab) launch(m *member, command string, more ...string) error {
 	if m.host != nil {
 		args = append([]string{"ip", "netns", "exec", m.host.space}, args...) // it execs: the process stays ours
 	}
-	m.cmd = exec.Command(args[0], args[1:]...)
-	m.cmd.Env = slices.Concat(cleanEnv(), l.o.env, m.env)
-	m.cmd.Stdout, m.cmd.Stderr = log, log
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Env = slices.Concat(cleanEnv(), l.o.env, m.env)
+	cmd.Stdout, cmd.Stderr = log, log
 	// A group of its own: Ctrl-C is for this program, which then ends the nodes in order.
-	m.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := m.cmd.Start(); err != nil {
-		m.cmd = nil
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start %s: %w", m.name, err)
 	}
-	m.done = make(chan struct{})
-	cmd, done := m.cmd, m.done
-	m.watch.Go(func() { defer close(done); _ = cmd.Wait() }) // how it ended is in its log
+	p := &process{Process: cmd.Process, done: make(chan struct{})}
+	m.started.Store(p)
+	m.watch.Go(func() { defer close(p.done); _ = cmd.Wait() }) // how it ended is in its log
 	return nil
 }
 
@@ -199,11 +204,12 @@ func (m *member) log() string { return m.dir + ".log" }
 
 // ended says whether the node's process is gone; one that was never started is.
 func (m *member) ended() bool {
-	if m.cmd == nil {
+	p := m.started.Load()
+	if p == nil {
 		return true
 	}
 	select {
-	case <-m.done:
+	case <-p.done:
 		return true
 	default:
 		return false
@@ -212,10 +218,11 @@ func (m *member) ended() bool {
 
 // kill ends a node as a crash would, and waits for that. What it runs goes on.
 func (m *member) kill() error {
-	if err := m.cmd.Process.Kill(); err != nil {
+	p := m.started.Load()
+	if err := p.Kill(); err != nil {
 		return fmt.Errorf("kill %s: %w", m.name, err)
 	}
-	<-m.done
+	<-p.done
 	return nil
 }
 
@@ -364,21 +371,23 @@ func (l *lab) lastWords() error {
 // end ends the nodes and whatever they run, each by its own process ID, and waits for that. It heeds no context: it is
 // what is done when the context has ended.
 func (l *lab) end() error {
+	l.o.disks.mend()
 	for _, m := range l.nodes {
-		if m.cmd != nil {
-			_ = m.cmd.Process.Signal(syscall.SIGTERM) // it may have ended already
+		if p := m.started.Load(); p != nil {
+			_ = p.Signal(syscall.SIGTERM) // it may have ended already
 		}
 	}
 	limit := time.After(10 * time.Second)
 	for _, m := range l.nodes {
-		if m.cmd == nil {
+		p := m.started.Load()
+		if p == nil {
 			continue
 		}
 		select {
-		case <-m.done:
+		case <-p.done:
 		case <-limit:
 			limit = time.After(0)
-			_ = m.cmd.Process.Kill()
+			_ = p.Kill()
 		}
 		m.watch.Wait()
 	}
