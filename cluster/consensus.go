@@ -43,6 +43,7 @@ type raftOptions struct {
 	trans     *transport
 	tuning    Tuning
 	log       *slog.Logger
+	at        func(step string) // see Options.At
 }
 
 func (o raftOptions) config(terms chan bool) *raft.Config {
@@ -92,10 +93,12 @@ func openConsensus(o raftOptions) (_ *consensus, err error) {
 			return nil, err
 		}
 	}
-	server, err := raft.NewRaft(config, o.fsm, store, store, snaps, o.trans)
+	steps := &steppedLog{LogStore: store, at: o.at}
+	server, err := raft.NewRaft(config, o.fsm, steps, store, snaps, o.trans)
 	if err != nil {
 		return nil, fmt.Errorf("start consensus: %w", err)
 	}
+	steps.server.Store(server)
 	c := &consensus{Raft: server, id: o.id, store: store, trans: o.trans, wire: o.wire, terms: terms,
 		leaders: make(chan raft.Observation, 16), closed: make(chan struct{})}
 	c.observer = raft.NewObserver(c.leaders, false, func(o *raft.Observation) bool {

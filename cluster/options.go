@@ -30,6 +30,8 @@ type Options struct {
 	Found  *Founding
 	Join   *Joining
 	Tuning Tuning
+	// At is told when a change reaches one of the Steps on this node as leader. Tests let the process die there; nil else.
+	At func(step string)
 }
 
 // Founding is the wish for a new cluster.

@@ -143,6 +143,7 @@ func (s *Seat) applyHere(ctx context.Context, data []byte) (fsm.Result, error) {
 	if err := s.raft.await(ctx, f); err != nil {
 		return fsm.Result{}, classify(err)
 	}
+	s.reached(StepCommitted)
 	a, ok := f.Response().(applied)
 	if !ok || a.err != nil {
 		return fsm.Result{}, fmt.Errorf("%w: %w", ErrUnknown, a.err)

@@ -146,7 +146,7 @@ func (s *Seat) openRaft() error {
 	trans := newTransport(w, s.meshAddress, s.o.Tuning.RPC, s.log)
 	c, err := openConsensus(raftOptions{
 		dir: s.raftDir(), id: s.id, bootstrap: s.file.get().Phase == phaseFounding,
-		fsm: s.replica, wire: w, trans: trans, tuning: s.o.Tuning, log: s.log,
+		fsm: s.replica, wire: w, trans: trans, tuning: s.o.Tuning, log: s.log, at: s.o.At,
 	})
 	if err != nil {
 		return errors.Join(err, trans.Close())

@@ -47,6 +47,10 @@ type Options struct {
 
 	// Lease are the times of leases; zero values mean the usual ones.
 	Lease leader.LeaseTimes
+	// At is told of the steps of changes and of attempts, see cluster.Options and worker.Options; for tests only.
+	At func(step string)
+	// BootID names this boot of the machine; default: the kernel's. Tests restart machines by another one.
+	BootID string
 
 	// Supervisor is the command that starts a supervisor; default: this program's own "supervise".
 	Supervisor []string

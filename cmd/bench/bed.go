@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -100,19 +99,9 @@ func (b *bed) acknowledge(key string, added api.Added) (uint64, error) {
 
 // submit repeats a submission under one key until it is acknowledged.
 func (b *bed) submit(ctx context.Context, c *api.Client, r api.AddRequest) (uint64, error) {
-	ctx, cancel := context.WithTimeout(ctx, submitMost)
-	defer cancel()
 	r.Key = b.newKey()
 	r.Name = r.Key
-	for {
-		added, err := c.Add(ctx, r)
-		if err == nil {
-			return b.acknowledge(r.Key, added)
-		}
-		if waited := pause(ctx, 20*time.Millisecond); waited != nil {
-			return 0, fmt.Errorf("submit: %w", errors.Join(waited, err))
-		}
-	}
+	return b.insist(ctx, c, r)
 }
 
 // try submits once to one node; an acknowledgement counts like any other.

@@ -77,7 +77,7 @@ func (o *outcome) add(d time.Duration) {
 }
 
 func scenarios() []scenario {
-	return slices.Concat(killScenarios(), storeScenarios(), netScenarios(), leaseScenarios(), diskScenarios())
+	return slices.Concat(killScenarios(), processScenarios(), storeScenarios(), netScenarios(), leaseScenarios(), diskScenarios())
 }
 
 func (b *bench) faultsCommand() *cobra.Command {

@@ -32,26 +32,36 @@ func diskScenarios() []scenario {
 	}
 }
 
-// inCare plays systemd while f runs: a node that ends by itself is started again a second later. It gives how often.
-func (b *bed) inCare(ctx context.Context, f func(context.Context) error) (restarts int, err error) {
+// care is how somebody looks after nodes that end by themselves, as systemd does.
+type care struct {
+	pause   time.Duration // before the node is started again
+	setting string        // hidden, for the node that is started again
+}
+
+// systemd is what the unit that cvlab installs does.
+func systemd() care { return care{pause: time.Second} }
+
+// inCare looks after the nodes while f runs. It gives how often a node was started again.
+func (b *bed) inCare(ctx context.Context, how care, f func(context.Context) error) (restarts int, err error) {
 	g, ctx := errgroup.WithContext(ctx)
 	caring, stop := context.WithCancel(ctx)
-	g.Go(func() error {
-		for caring.Err() == nil {
-			for _, m := range b.l.nodes {
-				if !m.ended() {
-					continue
+	for _, m := range b.l.nodes {
+		g.Go(func() error {
+			for caring.Err() == nil {
+				if m.ended() {
+					_ = pause(caring, how.pause) // its end ends the loop, after the node was started
+					if err := b.rebirth(m, how.setting); err != nil {
+						return err
+					}
+					b.mu.Lock()
+					restarts++
+					b.mu.Unlock()
 				}
-				_ = pause(caring, time.Second) // its end ends the loop, after the node was started
-				if err := b.restart(m); err != nil {
-					return err
-				}
-				restarts++
+				_ = pause(caring, 20*time.Millisecond)
 			}
-			_ = pause(caring, 50*time.Millisecond)
-		}
-		return nil
-	})
+			return nil
+		})
+	}
 	g.Go(func() error {
 		defer stop()
 		return f(ctx)
@@ -78,7 +88,7 @@ func leaderDiskHangs(ctx context.Context, b *bed, _ times) (got outcome, err err
 		return got, err
 	}
 	disk := b.l.o.disks.of(leads)
-	_, err = b.inCare(ctx, func(ctx context.Context) error {
+	_, err = b.inCare(ctx, systemd(), func(ctx context.Context) error {
 		c, err := b.l.client(others[0], others[1])
 		if err != nil {
 			return err
@@ -118,7 +128,7 @@ func followerDiskHangs(ctx context.Context, b *bed, _ times) (got outcome, err e
 		return got, err
 	}
 	disk := b.l.o.disks.of(others[0])
-	_, err = b.inCare(ctx, func(ctx context.Context) error {
+	_, err = b.inCare(ctx, systemd(), func(ctx context.Context) error {
 		disk.fault(faults{hang: true})
 		defer disk.fault(faults{})
 		during, stop := context.WithTimeout(ctx, b.outage(30*time.Second))
@@ -178,7 +188,7 @@ func leaderDiskFull(ctx context.Context, b *bed, _ times) (got outcome, err erro
 	if err != nil {
 		return got, err
 	}
-	restarts, err := b.inCare(ctx, func(ctx context.Context) error {
+	restarts, err := b.inCare(ctx, systemd(), func(ctx context.Context) error {
 		c, err := b.l.client(others[0], others[1], leads)
 		if err != nil {
 			return err
@@ -234,7 +244,7 @@ func twoDisksFull(ctx context.Context, b *bed, _ times) (got outcome, err error)
 		}
 	}
 	full := b.l.nodes[1:]
-	_, err = b.inCare(ctx, func(ctx context.Context) error {
+	_, err = b.inCare(ctx, systemd(), func(ctx context.Context) error {
 		for _, m := range full {
 			filler, err := b.l.o.disks.of(m).fill()
 			if err != nil {
@@ -343,7 +353,7 @@ func outputDiskFull(ctx context.Context, b *bed, _ times) (got outcome, err erro
 	if err := b.seen(ctx, id); err != nil {
 		return got, err
 	}
-	_, err = b.inCare(ctx, func(ctx context.Context) error {
+	_, err = b.inCare(ctx, systemd(), func(ctx context.Context) error {
 		filler, err := b.l.o.disks.of(worker).fill()
 		if err != nil {
 			return err
