@@ -160,6 +160,7 @@ func (n *Node) openSeat(ctx context.Context) error {
 	o := cluster.Options{
 		Dir: n.o.DataDir, Identity: n.id, Mesh: n.mesh, Roster: n.roster, GossipAddr: n.o.Gossip, Advertise: n.o.Advertise,
 		Self: n.self, Logger: n.o.Logger, At: n.o.At,
+		Tuning: cluster.Tuning{Gossip: cluster.GossipTuning{ForgetDead: n.o.Forget}},
 	}
 	if n.o.Join == "" {
 		o.Found = &cluster.Founding{Name: n.o.ClusterName}

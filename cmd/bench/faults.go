@@ -62,6 +62,8 @@ type kind struct {
 	net    bool // hosts of their own, and so root
 	short  bool // leases of 6 s
 	disks  diskKind
+	// forgetful says that gossip forgets dead members after 4 s.
+	forgetful bool
 }
 
 // outcome is what was seen while a fault was done.
@@ -77,7 +79,7 @@ func (o *outcome) add(d time.Duration) {
 }
 
 func scenarios() []scenario {
-	return slices.Concat(killScenarios(), processScenarios(), storeScenarios(), netScenarios(), leaseScenarios(), diskScenarios())
+	return slices.Concat(killScenarios(), processScenarios(), storeScenarios(), netScenarios(), gossipScenarios(), leaseScenarios(), diskScenarios(), damageScenarios())
 }
 
 func (b *bench) faultsCommand() *cobra.Command {

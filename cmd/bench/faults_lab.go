@@ -135,6 +135,12 @@ func (p faultsPart) newLab(ctx context.Context, k kind) (f *faultLab, err error)
 	if k.short {
 		o.env = append(o.env, fmt.Sprintf("CVLAB_TEST_LEASE=%s,%s", shortLease, shortMargin))
 	}
+	if k.forgetful {
+		o.env = append(o.env, "CVLAB_TEST_FORGET="+shortForget.String())
+	}
+	if k.disks == smallDisks {
+		o.env = append(o.env, "CVLAB_TEST_DISK=1MiB,4MiB")
+	}
 	if err := os.Mkdir(o.dir, 0o700); err != nil {
 		return f, fmt.Errorf("make the directory of a cluster: %w", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -118,11 +119,15 @@ func dyingWorker(ctx context.Context, b *bed, _ times) (got outcome, err error) 
 }
 
 func (b *bed) dieAt(ctx context.Context, m *member, step string, code int, got *outcome) error {
-	if err := b.rebirth(m, failpoint(step, 1)); err != nil {
-		return err
-	}
-	if err := b.l.waitWhole(ctx); err != nil {
-		return err
+	// The attempt before may have been recorded as ended and not been forgotten: then it is reported again, which is a step too.
+	for again := true; again; {
+		if err := b.rebirth(m, failpoint(step, 1)); err != nil {
+			return err
+		}
+		err := b.l.waitWhole(ctx)
+		if again = m.ended(); err != nil && !again {
+			return err
+		}
 	}
 	id, err := b.job(ctx, m.name, 0.5, code)
 	if err != nil {
@@ -226,8 +231,8 @@ func (b *bed) noProcess(ctx context.Context, pid int) error {
 	})
 }
 
-// requeuedOnce waits until a second attempt runs after a first one that ended as class says.
-func (b *bed) requeuedOnce(ctx context.Context, id uint64, class fsm.Class) error {
+// requeuedOnce waits until a second attempt runs after a first one that ended as one of the classes.
+func (b *bed) requeuedOnce(ctx context.Context, id uint64, classes ...fsm.Class) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, jobsLimit, errors.New("a minute has passed"))
 	defer cancel()
 	return until(ctx, fmt.Sprintf("experiment %d to run again", id), func() (bool, error) {
@@ -242,8 +247,8 @@ func (b *bed) requeuedOnce(ctx context.Context, id uint64, class fsm.Class) erro
 		if err != nil {
 			return false, err
 		}
-		if len(d.Attempts) != 2 || d.Attempts[0].Class != class {
-			return false, fmt.Errorf("experiment %d was to be requeued once, as %s:%s", id, class, story(d))
+		if len(d.Attempts) != 2 || !slices.Contains(classes, d.Attempts[0].Class) {
+			return false, fmt.Errorf("experiment %d was to be requeued once, as one of %v:%s", id, classes, story(d))
 		}
 		return true, nil
 	})
@@ -283,7 +288,7 @@ func powerCut(ctx context.Context, b *bed, _ times) (got outcome, err error) {
 		}
 	}
 	for _, id := range b.witnesses {
-		if err := b.requeuedOnce(ctx, id, fsm.ClassNodeLost); err != nil {
+		if err := b.requeuedOnce(ctx, id, fsm.ClassNodeLost, fsm.ClassSupervisorLost); err != nil {
 			return got, err
 		}
 		d, err := b.detail(ctx, b.l.nodes[0], id)
