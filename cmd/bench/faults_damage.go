@@ -40,14 +40,31 @@ func damage(ctx context.Context, b *bed, t times) (got outcome, err error) {
 	if err := copyFiles(victim.dir, before); err != nil {
 		return got, err
 	}
+	var wrong []error
 	for i := 0; b.more(i, t.places); i++ {
 		d, err := b.damageOnce(ctx, victim, before)
 		if err != nil {
-			return got, fmt.Errorf("place %d: %w", i+1, err)
+			wrong = append(wrong, fmt.Errorf("place %d: %w", i+1, err))
+		}
+		if err := b.repair(victim, before); err != nil {
+			return got, errors.Join(append(wrong, err)...)
 		}
 		got.add(d)
 	}
+	if len(wrong) > 0 {
+		return got, fmt.Errorf("%d of %d places: %w", len(wrong), got.faults, errors.Join(wrong...))
+	}
 	return got, b.restart(victim)
+}
+
+// repair ends the node if it runs, and gives its files their old content.
+func (b *bed) repair(m *member, before string) error {
+	if !m.ended() {
+		if err := m.kill(); err != nil {
+			return err
+		}
+	}
+	return restoreFiles(before, m.dir)
 }
 
 // somethingToDamage makes ended attempts on all nodes, and some log.
@@ -72,7 +89,7 @@ func (b *bed) somethingToDamage(ctx context.Context) error {
 	return b.waitEnded(ctx, ids...)
 }
 
-// damageOnce damages one place, starts the node, judges what it does, ends it and repairs the damage.
+// damageOnce damages one place, starts the node and judges what it does.
 func (b *bed) damageOnce(ctx context.Context, m *member, before string) (took time.Duration, err error) {
 	place, err := b.spoil(before, m.dir)
 	if err != nil {
@@ -94,13 +111,7 @@ func (b *bed) damageOnce(ctx context.Context, m *member, before string) (took ti
 	if err := b.openedOrRefused(ctx, m, said.Size()); err != nil {
 		return 0, err
 	}
-	took = time.Since(began)
-	if !m.ended() {
-		if err := m.kill(); err != nil {
-			return took, err
-		}
-	}
-	return took, restoreFiles(before, m.dir)
+	return time.Since(began), nil
 }
 
 // spoil damages one place of a node's files and says which.
