@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -33,9 +34,11 @@ type bed struct {
 
 	before    holdings // of the nodes, before the first fault
 	testimony ledger
+	ops       ops
 
 	mu           sync.Mutex
 	keys         int
+	clients      int
 	acknowledged map[string]uint64 // experiments by idempotency key
 	witnesses    []uint64
 }
@@ -64,6 +67,9 @@ const (
 	seenLimit  = 30 * time.Second // until a submitted job testifies, on a cluster that is well
 )
 
+// errTwice marks a key that was acknowledged as two experiments.
+var errTwice = errors.New("G1: one key was acknowledged as two experiments")
+
 // everyone makes a client that knows all nodes and repeats; it asks first first.
 func (b *bed) everyone(first *member) (*api.Client, error) {
 	var others []*member
@@ -83,6 +89,14 @@ func (b *bed) newKey() string {
 	return b.id + "-" + strconv.Itoa(b.keys)
 }
 
+// newClient numbers those who ask, for the history of what they asked, and gives each dice of its own.
+func (b *bed) newClient() (int, *rand.Rand) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.clients++
+	return b.clients, rand.New(rand.NewPCG(b.rnd.Uint64(), uint64(b.clients)))
+}
+
 func (b *bed) acknowledge(key string, added api.Added) (uint64, error) {
 	if len(added.Experiments) != 1 {
 		return 0, fmt.Errorf("submit: %d experiments were made for key %s", len(added.Experiments), key)
@@ -91,7 +105,7 @@ func (b *bed) acknowledge(key string, added api.Added) (uint64, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if before, known := b.acknowledged[key]; known && before != id {
-		return 0, fmt.Errorf("G1: key %s was acknowledged as experiment %d and as %d", key, before, id)
+		return 0, fmt.Errorf("%w: %s as %d and as %d", errTwice, key, before, id)
 	}
 	b.acknowledged[key] = id
 	return id, nil
@@ -101,17 +115,43 @@ func (b *bed) acknowledge(key string, added api.Added) (uint64, error) {
 func (b *bed) submit(ctx context.Context, c *api.Client, r api.AddRequest) (uint64, error) {
 	r.Key = b.newKey()
 	r.Name = r.Key
-	return b.insist(ctx, c, r)
+	client, _ := b.newClient()
+	return b.insist(ctx, client, c, r)
+}
+
+// insist repeats one submission until it is acknowledged.
+func (b *bed) insist(ctx context.Context, client int, c *api.Client, r api.AddRequest) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, submitMost)
+	defer cancel()
+	for {
+		id, err := b.add(ctx, client, c, r)
+		if err == nil || errors.Is(err, errTwice) {
+			return id, err
+		}
+		if waited := pause(ctx, 20*time.Millisecond); waited != nil {
+			return 0, fmt.Errorf("submit: %w", errors.Join(waited, err))
+		}
+	}
 }
 
 // try submits once to one node; an acknowledgement counts like any other.
 func (b *bed) try(ctx context.Context, c *api.Client) (uint64, error) {
-	key := b.newKey()
-	added, err := c.Add(ctx, api.AddRequest{Key: key, Name: key, Command: []string{"true"}, Hold: true})
-	if err != nil {
-		return 0, err
+	r := held()
+	r.Key = b.newKey()
+	r.Name = r.Key
+	client, _ := b.newClient()
+	return b.add(ctx, client, c, r)
+}
+
+// add makes one submission and notes what came of it.
+func (b *bed) add(ctx context.Context, client int, c *api.Client, r api.AddRequest) (id uint64, err error) {
+	called := time.Now()
+	added, err := c.Add(ctx, r)
+	if err == nil {
+		id, err = b.acknowledge(r.Key, added)
 	}
-	return b.acknowledge(key, added)
+	b.ops.record(client, wish{opSubmit, r.Key}, called, reply{unknown: err != nil, known: known{id: id}})
+	return id, err
 }
 
 // held is a submission that is not started: only its acknowledgement is of interest.
@@ -124,15 +164,27 @@ func (b *bed) gap(ctx context.Context, c *api.Client) (time.Duration, error) {
 	return time.Since(began), err
 }
 
-// write keeps submitting to a node until the context ends; what fails is tried again elsewhere under the same key.
+// write keeps submitting to a node until the context ends; what fails is tried again elsewhere under the same key. Now and
+// then it reads consistently what it has made, wherever, or cancels it.
 func (b *bed) write(ctx, until context.Context, first *member) error {
 	c, err := b.everyone(first)
 	if err != nil {
 		return err
 	}
+	client, rnd := b.newClient()
 	for until.Err() == nil {
-		if _, err := b.submit(ctx, c, held()); err != nil {
+		r := held()
+		r.Key = b.newKey()
+		r.Name = r.Key
+		id, err := b.insist(ctx, client, c, r)
+		if err != nil {
 			return err
+		}
+		if rnd.IntN(20) == 0 {
+			b.askCancel(ctx, client, c, r.Key, id)
+		}
+		if rnd.IntN(5) == 0 {
+			b.askGet(ctx, client, b.l.nodes[rnd.IntN(len(b.l.nodes))], r.Key, id)
 		}
 		<-time.After(5 * time.Millisecond)
 	}

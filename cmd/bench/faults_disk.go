@@ -309,6 +309,11 @@ func (b *bed) namedRefusal(ctx context.Context, full []*member, got *outcome) er
 // post submits once, without repeats, and gives the answer as it came. An acknowledgement counts.
 func (b *bed) post(ctx context.Context, m *member) (status int, detail string, err error) {
 	key := b.newKey()
+	client, _ := b.newClient()
+	called, id := time.Now(), uint64(0)
+	defer func() {
+		b.ops.record(client, wish{opSubmit, key}, called, reply{unknown: id == 0, known: known{id: id}})
+	}()
 	body, err := json.Marshal(api.AddRequest{Key: key, Name: key, Command: []string{"true"}, Hold: true})
 	if err != nil {
 		return 0, "", fmt.Errorf("submit to %s: %w", m.name, err)
@@ -334,7 +339,7 @@ func (b *bed) post(ctx context.Context, m *member) (status int, detail string, e
 	}
 	var added api.Added
 	if resp.StatusCode == http.StatusCreated && json.Unmarshal(text.Bytes(), &added) == nil {
-		_, err = b.acknowledge(key, added)
+		id, err = b.acknowledge(key, added)
 	}
 	return resp.StatusCode, text.String(), err
 }

@@ -15,7 +15,6 @@ import (
 	"github.com/deveronica/cvlab/cluster"
 	"github.com/deveronica/cvlab/fsm"
 	"github.com/deveronica/cvlab/node/worker"
-	"github.com/deveronica/cvlab/ui/api"
 )
 
 // processScenarios end processes at the worst step, and supervisors.
@@ -91,13 +90,14 @@ func (b *bed) sendTwice(ctx context.Context, n int, got *outcome) error {
 	if err != nil {
 		return err
 	}
+	client, _ := b.newClient()
 	for range n {
 		r := held()
 		r.Key = b.newKey()
 		r.Name = r.Key
 		began := time.Now()
 		for range 2 {
-			if _, err := b.insist(ctx, c, r); err != nil { // a second number for the key is an error
+			if _, err := b.insist(ctx, client, c, r); err != nil { // a second number for the key is an error
 				return err
 			}
 		}
@@ -302,19 +302,4 @@ func powerCut(ctx context.Context, b *bed, _ times) (got outcome, err error) {
 		}
 	}
 	return got, nil
-}
-
-// insist repeats one submission until it is acknowledged.
-func (b *bed) insist(ctx context.Context, c *api.Client, r api.AddRequest) (uint64, error) {
-	ctx, cancel := context.WithTimeout(ctx, submitMost)
-	defer cancel()
-	for {
-		added, err := c.Add(ctx, r)
-		if err == nil {
-			return b.acknowledge(r.Key, added)
-		}
-		if waited := pause(ctx, 20*time.Millisecond); waited != nil {
-			return 0, fmt.Errorf("submit: %w", errors.Join(waited, err))
-		}
-	}
 }
