@@ -186,7 +186,7 @@ func (b *bed) write(ctx, until context.Context, first *member) error {
 		if rnd.IntN(5) == 0 {
 			b.askGet(ctx, client, b.l.nodes[rnd.IntN(len(b.l.nodes))], r.Key, id)
 		}
-		<-time.After(5 * time.Millisecond)
+		_ = pause(until, 20*time.Millisecond) // its end ends the loop
 	}
 	return nil
 }
@@ -208,6 +208,11 @@ func (b *bed) job(ctx context.Context, device string, seconds float64, code int)
 	if err != nil {
 		return 0, err
 	}
+	return b.jobBy(ctx, c, device, seconds, code)
+}
+
+// jobBy is job through a client of the caller's.
+func (b *bed) jobBy(ctx context.Context, c *api.Client, device string, seconds float64, code int) (uint64, error) {
 	argv := []string{b.self, "witness", b.file, strconv.FormatFloat(seconds, 'f', 2, 64), strconv.Itoa(code)}
 	id, err := b.submit(ctx, c, api.AddRequest{Command: argv, Device: device})
 	if err != nil {

@@ -29,22 +29,24 @@ type faultsPart struct {
 type times struct {
 	leaderKills, allKills, writeKills, sweep, sweepKills int
 	keys, cuts, heals, places                            int
-	pauses                                               []time.Duration
+	pauses, aways                                        []time.Duration
 	partition                                            time.Duration
+	staleReads                                           int
 }
 
 // shortForm is what one run does when each scenario runs once; longForm is the matrix's own.
 func shortForm() times {
 	return times{
 		leaderKills: 20, allKills: 5, writeKills: 50, sweep: 1000, sweepKills: 1, keys: 100, cuts: 1, heals: 1, places: 50,
-		pauses: []time.Duration{2 * time.Second}, partition: 8 * time.Second,
+		pauses: []time.Duration{2 * time.Second}, aways: []time.Duration{0, 3 * time.Second}, partition: 8 * time.Second, staleReads: 200,
 	}
 }
 
 func longForm() times {
 	return times{
 		leaderKills: 100, allKills: 50, writeKills: 500, sweep: 10_000, sweepKills: 3, keys: 1000, cuts: 250, heals: 250, places: 200,
-		pauses: []time.Duration{2 * time.Second, 10 * time.Second, 60 * time.Second}, partition: 60 * time.Second,
+		pauses: []time.Duration{2 * time.Second, 10 * time.Second, 60 * time.Second}, aways: []time.Duration{0, 5 * time.Second, 30 * time.Second},
+		partition: 60 * time.Second, staleReads: 5000,
 	}
 }
 

@@ -289,7 +289,17 @@ func (l *lab) waitWhole(ctx context.Context) error {
 // wantedVoters is how many of n nodes vote when all is well: 1, 1, 3, 3, 5, 5, 5 …
 func wantedVoters(n int) int { return min(n-(n+1)%2, 5) }
 
-func (l *lab) whole(ctx context.Context) bool {
+func (l *lab) whole(ctx context.Context) bool { return l.wholeWithin(ctx, 0) }
+
+// waitWholeBusy is waitWhole while clients submit: replicas may be some entries apart.
+func (l *lab) waitWholeBusy(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	return until(ctx, fmt.Sprintf("%d busy nodes to be whole", len(l.nodes)), func() (bool, error) { return l.wholeWithin(ctx, 200), nil })
+}
+
+// wholeWithin says whether all is well and no two nodes are more than so many entries apart.
+func (l *lab) wholeWithin(ctx context.Context, apart uint64) bool {
 	var first api.ClusterStatus
 	for i, m := range l.nodes {
 		s, err := l.see(ctx, m)
@@ -304,7 +314,7 @@ func (l *lab) whole(ctx context.Context) bool {
 		if i == 0 {
 			first = s
 		}
-		if s.Leader.ID != first.Leader.ID || s.Index != first.Index || len(s.Nodes) != len(l.nodes) {
+		if s.Leader.ID != first.Leader.ID || max(s.Index, first.Index)-min(s.Index, first.Index) > apart || len(s.Nodes) != len(l.nodes) {
 			return false
 		}
 	}
