@@ -211,9 +211,9 @@ func (b *bed) job(ctx context.Context, device string, seconds float64, code int)
 	return b.jobBy(ctx, c, device, seconds, code)
 }
 
-// jobBy is job through a client of the caller's.
-func (b *bed) jobBy(ctx context.Context, c *api.Client, device string, seconds float64, code int) (uint64, error) {
-	argv := []string{b.self, "witness", b.file, strconv.FormatFloat(seconds, 'f', 2, 64), strconv.Itoa(code)}
+// jobBy is job through a client of the caller's. Each of its lines is longer by a number of bytes, if one is given.
+func (b *bed) jobBy(ctx context.Context, c *api.Client, device string, seconds float64, code int, padding ...string) (uint64, error) {
+	argv := append([]string{b.self, "witness", b.file, strconv.FormatFloat(seconds, 'f', 2, 64), strconv.Itoa(code)}, padding...)
 	id, err := b.submit(ctx, c, api.AddRequest{Command: argv, Device: device})
 	if err != nil {
 		return 0, err

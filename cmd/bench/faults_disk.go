@@ -351,7 +351,11 @@ func outputDiskFull(ctx context.Context, b *bed, _ times) (got outcome, err erro
 		return got, err
 	}
 	worker := others[0]
-	id, err := b.job(ctx, worker.name, 6, 5)
+	c, err := b.everyone(worker)
+	if err != nil {
+		return got, err
+	}
+	id, err := b.jobBy(ctx, c, worker.name, 6, 5, "4000") // no room that happens to be left holds that
 	if err != nil {
 		return got, err
 	}

@@ -78,6 +78,8 @@ func (b *bed) speakFor(ctx context.Context, m *member, id uint64, got *outcome) 
 		&fsm.Start{Token: old.Token, Node: old.NodeID, BootID: "another"},
 		&fsm.Finish{Token: old.Token, Node: old.NodeID, Class: fsm.ClassCompleted, ExitCode: &zero},
 		&fsm.Finish{Token: current.Token, Node: old.NodeID, Class: fsm.ClassCompleted, ExitCode: &zero},
+		&fsm.Publish{Token: old.Token, Node: old.NodeID, Seq: 1, Path: "checkpoints/last", Files: 1, Size: 1, Digest: strings.Repeat("ab", 32)},
+		&fsm.Publish{Token: current.Token, Node: old.NodeID, Seq: 1, Path: "checkpoints/last", Files: 1, Size: 1, Digest: strings.Repeat("ab", 32)},
 	} {
 		began := time.Now()
 		r, err := i.propose(ctx, c)

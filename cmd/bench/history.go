@@ -207,8 +207,8 @@ func (h history) checkExit(experiment uint64, attempt int, recorded *int) error 
 func (h history) checkOutput(experiment uint64, attempt int, output string) error {
 	due := 1
 	for line := range strings.Lines(output) {
-		if line != fmt.Sprintf("line %d\n", due) {
-			return fmt.Errorf("G4: the output of attempt %d of experiment %d has %q where line %d is due", attempt, experiment, line, due)
+		if strings.TrimRight(line, " x\n") != fmt.Sprintf("line %d", due) || !strings.HasSuffix(line, "\n") {
+			return fmt.Errorf("G4: the output of attempt %d of experiment %d has %.40q where line %d is due", attempt, experiment, line, due)
 		}
 		due++
 	}
