@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"syscall"
@@ -13,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/deveronica/cvlab/cluster"
+	"github.com/deveronica/cvlab/executor/supervisor"
 	"github.com/deveronica/cvlab/fsm"
 	"github.com/deveronica/cvlab/node/worker"
 )
@@ -119,15 +122,16 @@ func dyingWorker(ctx context.Context, b *bed, _ times) (got outcome, err error) 
 }
 
 func (b *bed) dieAt(ctx context.Context, m *member, step string, code int, got *outcome) error {
-	// The attempt before may have been recorded as ended and not been forgotten: then it is reported again, which is a step too.
-	for again := true; again; {
-		if err := b.rebirth(m, failpoint(step, 1)); err != nil {
-			return err
-		}
-		err := b.l.waitWhole(ctx)
-		if again = m.ended(); err != nil && !again {
-			return err
-		}
+	// Armed when it is well: a replica that catches up passes through the past, where old attempts are open.
+	armed := b.file + "-armed-" + step
+	if err := b.rebirth(m, failpoint(step, 1)+":"+armed); err != nil {
+		return err
+	}
+	if err := errors.Join(b.l.waitWhole(ctx), b.allClosed(ctx, m)); err != nil {
+		return err
+	}
+	if err := os.WriteFile(armed, nil, 0o600); err != nil {
+		return fmt.Errorf("arm the failpoint: %w", err)
 	}
 	id, err := b.job(ctx, m.name, 0.5, code)
 	if err != nil {
@@ -157,6 +161,16 @@ func (b *bed) dieAt(ctx context.Context, m *member, step string, code int, got *
 		return fmt.Errorf("experiment %d ran %d times", id, len(ran))
 	}
 	return nil
+}
+
+// allClosed waits until a node has closed the records of all its attempts.
+func (b *bed) allClosed(ctx context.Context, m *member) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, healLimit, errors.New("30 s have passed"))
+	defer cancel()
+	return until(ctx, "all records of "+m.name+" to be closed", func() (bool, error) {
+		dirs, err := filepath.Glob(filepath.Join(m.dir, "attempts", "[0-9]*"))
+		return !slices.ContainsFunc(dirs, func(d string) bool { return !supervisor.Buried(d) }), err
+	})
 }
 
 // killSupervisor is F06.

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -15,6 +17,20 @@ func TestAFailpointKillsOnceAtItsCount(t *testing.T) {
 		if at(step); died != min(1, i/4) {
 			t.Errorf("died %d times after step %d", died, i+1)
 		}
+	}
+	file := filepath.Join(t.TempDir(), "armed")
+	died = 0
+	if at, err = testFailpoint("committed:1:"+file, func() { died++ }); err != nil {
+		t.Fatal(err)
+	}
+	if at("committed"); died != 0 {
+		t.Error("it died before it was armed")
+	}
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if at("committed"); died != 1 {
+		t.Error("it was armed and lives")
 	}
 	if at, err := testFailpoint("", nil); at != nil || err != nil {
 		t.Errorf("without the setting: %v", err)
