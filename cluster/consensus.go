@@ -54,6 +54,7 @@ type raftOptions struct {
 	room    func() bool // makes room on a full disk
 	faults  func(logStore) logStore
 	log     *slog.Logger
+	at      func(step string) // see Options.At
 }
 
 func (o raftOptions) config(terms chan bool) *raft.Config {
@@ -98,7 +99,7 @@ func openConsensus(o raftOptions) (_ *consensus, err error) {
 			return nil, err
 		}
 	}
-	server, err := startRaft(config, o.fsm, d, o.dir, o.trans)
+	server, err := startRaft(config, o.fsm, d, o.dir, o.trans, o.at)
 	if err != nil {
 		return nil, err
 	}

@@ -208,7 +208,7 @@ func damagedDir(dataDir string, now time.Time) string {
 }
 
 // startRaft is raft.NewRaft, which panics on what it cannot read.
-func startRaft(config *raft.Config, facts raft.FSM, d *durable, dir string, trans raft.Transport) (server *raft.Raft, err error) {
+func startRaft(config *raft.Config, facts raft.FSM, d *durable, dir string, trans raft.Transport, at func(step string)) (server *raft.Raft, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = damage(dir, "", fmt.Errorf("%v", r))
@@ -219,12 +219,14 @@ func startRaft(config *raft.Config, facts raft.FSM, d *durable, dir string, tran
 	if err != nil {
 		return nil, fmt.Errorf("open consensus log: %w", err)
 	}
-	if server, err = raft.NewRaft(config, facts, logs, d.store, d.snaps, trans); err != nil {
+	steps := &steppedLog{LogStore: logs, at: at}
+	if server, err = raft.NewRaft(config, facts, steps, d.store, d.snaps, trans); err != nil {
 		if errors.Is(err, ErrDamaged) {
 			return nil, err
 		}
 		return nil, fmt.Errorf("start consensus: %w", err)
 	}
 	d.store.live.Store(true)
+	steps.server.Store(server)
 	return server, nil
 }

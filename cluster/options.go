@@ -36,6 +36,8 @@ type Options struct {
 	Found  *Founding
 	Join   *Joining
 	Tuning Tuning
+	// At is told when a change reaches one of the Steps on this node as leader. Tests let the process die there; nil else.
+	At func(step string)
 
 	trustTwins bool                    // do not look for another process with this key; for tests
 	store      func(logStore) logStore // puts faults between raft and its store; nil outside tests

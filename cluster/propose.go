@@ -190,6 +190,7 @@ func (s *Seat) applyHere(ctx context.Context, data []byte) (fsm.Result, error) {
 		}
 		return fsm.Result{}, classify(err)
 	}
+	s.reached(StepCommitted)
 	a, ok := f.Response().(applied)
 	if !ok || a.err != nil {
 		return fsm.Result{}, fmt.Errorf("%w: %w", ErrUnknown, a.err)

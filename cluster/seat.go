@@ -167,7 +167,7 @@ func (s *Seat) openRaft() error {
 		dir: s.raftDir(), id: s.id, bootstrap: s.file.get().Phase == phaseFounding,
 		member: s.file.get().Phase == phaseMember, damaged: s.fellDamaged,
 		fsm: s.replica, wire: w, trans: trans, tuning: s.o.Tuning,
-		room: s.space.makeRoom, faults: s.o.store, log: s.log,
+		room: s.space.makeRoom, faults: s.o.store, log: s.log, at: s.o.At,
 	})
 	if err != nil {
 		return errors.Join(advised(err, s.file.get(), s.id), trans.Close())

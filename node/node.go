@@ -108,7 +108,9 @@ func (n *Node) openData(context.Context) error {
 	if n.token, err = loadToken(dir); err != nil {
 		return err
 	}
-	n.boot, err = bootID()
+	if n.boot = n.o.BootID; n.boot == "" {
+		n.boot, err = bootID()
+	}
 	return err
 }
 
@@ -166,7 +168,8 @@ func (n *Node) openExecutor(ctx context.Context) error {
 func (n *Node) openSeat(ctx context.Context) error {
 	o := cluster.Options{
 		Dir: n.o.DataDir, Identity: n.id, Mesh: n.mesh, Roster: n.roster, GossipAddr: n.o.Gossip, Advertise: n.o.Advertise,
-		Self: n.self, Disk: n.o.Disk, DiskOf: diskOf, Health: n.word, Logger: n.o.Logger,
+		Self: n.self, Disk: n.o.Disk, DiskOf: diskOf, Health: n.word, Logger: n.o.Logger, At: n.o.At,
+		Tuning: cluster.Tuning{Gossip: cluster.GossipTuning{ForgetDead: n.o.Forget}},
 	}
 	if n.o.Join == "" {
 		o.Found = &cluster.Founding{Name: n.o.ClusterName}
@@ -260,7 +263,7 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	w := worker.New(worker.Options{
 		Checkpoints: newCheckpoints(n.seat.ID(), stored, n.peers, n.o.Logger.With("component", "checkpoints")),
-		Renewals:    renew, Fences: n.runner,
+		Renewals:    renew, Fences: n.runner, At: n.o.At,
 		Cluster: n.seat, Processes: n.runner, Records: n.runner, Found: n.found, Orders: orders, BootID: n.boot,
 		RunsDir: stored.RunsDir, NodeName: n.o.Name, Kit: n.o.Kit, Logger: n.o.Logger.With("component", "worker"),
 	})

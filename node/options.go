@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"strings"
+	"time"
 
 	"github.com/deveronica/cvlab/cluster"
 	"github.com/deveronica/cvlab/node/leader"
@@ -53,6 +54,12 @@ type Options struct {
 
 	// Lease are the times of leases; zero values mean the usual ones.
 	Lease leader.LeaseTimes
+	// Forget is how long a dead member is gossiped to before it is forgotten; default: as in cluster.GossipTuning.
+	Forget time.Duration
+	// At is told of the steps of changes and of attempts, see cluster.Options and worker.Options; for tests only.
+	At func(step string)
+	// BootID names this boot of the machine; default: the kernel's. Tests restart machines by another one.
+	BootID string
 
 	// Machine stands in for the marks of this machine in tests.
 	Machine string

@@ -7,11 +7,8 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
-	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -21,22 +18,44 @@ import (
 	"github.com/deveronica/cvlab/ui/api"
 )
 
-// bed is a cluster to which faults are done, with what it has promised to the outside so far.
+// bed is a cluster to which one scenario does its faults, with what was promised to the outside meanwhile.
 type bed struct {
 	l    *lab
+	id   string // of the scenario; begins its keys
 	self string // this program
 	file string // the history, outside the cluster
 	rnd  *rand.Rand
 	line func(format string, args ...any)
+	// slack is by how much the promised times may be exceeded, 1 for not at all; end is when a long form is to stop.
+	slack time.Duration
+	end   time.Time
+	// requeues says that the faults may cost attempts that run: then the attempts must only not overlap.
+	requeues bool
+
+	before    holdings // of the nodes, before the first fault
+	testimony ledger
+	ops       ops
 
 	mu           sync.Mutex
 	keys         int
+	clients      int
 	acknowledged map[string]uint64 // experiments by idempotency key
 	witnesses    []uint64
 }
 
-func newBed(l *lab, self string, rnd *rand.Rand, line func(string, ...any)) *bed {
-	return &bed{l: l, self: self, rnd: rnd, line: line, acknowledged: map[string]uint64{}, file: filepath.Join(l.o.dir, "history")}
+func newBed(l *lab, id, self string, rnd *rand.Rand, line func(string, ...any)) *bed {
+	file := filepath.Join(l.o.dir, "history-"+id)
+	return &bed{l: l, id: id, self: self, rnd: rnd, line: line, acknowledged: map[string]uint64{}, file: file, slack: 1, testimony: ledger{file: file}}
+}
+
+// more says whether a fault is to be done once more: n times, or until the time of a long form is over.
+func (b *bed) more(done, n int) bool {
+	return done < n && (done == 0 || b.end.IsZero() || time.Now().Before(b.end))
+}
+
+// within judges a figure by what is promised.
+func (b *bed) within(d, limit time.Duration, what string) error {
+	return atMost(d, limit*b.slack, what)
 }
 
 // Bounds of what is waited for.
@@ -45,7 +64,11 @@ const (
 	steadyFor  = 3 * time.Second  // in which neither leader nor term may change
 	submitMost = 60 * time.Second // until a submission is acknowledged, with all its repeats
 	jobsLimit  = 60 * time.Second // until jobs that were told to end are recorded
+	seenLimit  = 30 * time.Second // until a submitted job testifies, on a cluster that is well
 )
+
+// errTwice marks a key that was acknowledged as two experiments.
+var errTwice = errors.New("G1: one key was acknowledged as two experiments")
 
 // everyone makes a client that knows all nodes and repeats; it asks first first.
 func (b *bed) everyone(first *member) (*api.Client, error) {
@@ -63,7 +86,15 @@ func (b *bed) newKey() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.keys++
-	return "key" + strconv.Itoa(b.keys)
+	return b.id + "-" + strconv.Itoa(b.keys)
+}
+
+// newClient numbers those who ask, for the history of what they asked, and gives each dice of its own.
+func (b *bed) newClient() (int, *rand.Rand) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.clients++
+	return b.clients, rand.New(rand.NewPCG(b.rnd.Uint64(), uint64(b.clients)))
 }
 
 func (b *bed) acknowledge(key string, added api.Added) (uint64, error) {
@@ -74,7 +105,7 @@ func (b *bed) acknowledge(key string, added api.Added) (uint64, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if before, known := b.acknowledged[key]; known && before != id {
-		return 0, fmt.Errorf("G1: key %s was acknowledged as experiment %d and as %d", key, before, id)
+		return 0, fmt.Errorf("%w: %s as %d and as %d", errTwice, key, before, id)
 	}
 	b.acknowledged[key] = id
 	return id, nil
@@ -82,14 +113,20 @@ func (b *bed) acknowledge(key string, added api.Added) (uint64, error) {
 
 // submit repeats a submission under one key until it is acknowledged.
 func (b *bed) submit(ctx context.Context, c *api.Client, r api.AddRequest) (uint64, error) {
-	ctx, cancel := context.WithTimeout(ctx, submitMost)
-	defer cancel()
 	r.Key = b.newKey()
 	r.Name = r.Key
+	client, _ := b.newClient()
+	return b.insist(ctx, client, c, r)
+}
+
+// insist repeats one submission until it is acknowledged.
+func (b *bed) insist(ctx context.Context, client int, c *api.Client, r api.AddRequest) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, submitMost)
+	defer cancel()
 	for {
-		added, err := c.Add(ctx, r)
-		if err == nil {
-			return b.acknowledge(r.Key, added)
+		id, err := b.add(ctx, client, c, r)
+		if err == nil || errors.Is(err, errTwice) {
+			return id, err
 		}
 		if waited := pause(ctx, 20*time.Millisecond); waited != nil {
 			return 0, fmt.Errorf("submit: %w", errors.Join(waited, err))
@@ -99,12 +136,22 @@ func (b *bed) submit(ctx context.Context, c *api.Client, r api.AddRequest) (uint
 
 // try submits once to one node; an acknowledgement counts like any other.
 func (b *bed) try(ctx context.Context, c *api.Client) (uint64, error) {
-	key := b.newKey()
-	added, err := c.Add(ctx, api.AddRequest{Key: key, Name: key, Command: []string{"true"}, Hold: true})
-	if err != nil {
-		return 0, err
+	r := held()
+	r.Key = b.newKey()
+	r.Name = r.Key
+	client, _ := b.newClient()
+	return b.add(ctx, client, c, r)
+}
+
+// add makes one submission and notes what came of it.
+func (b *bed) add(ctx context.Context, client int, c *api.Client, r api.AddRequest) (id uint64, err error) {
+	called := time.Now()
+	added, err := c.Add(ctx, r)
+	if err == nil {
+		id, err = b.acknowledge(r.Key, added)
 	}
-	return b.acknowledge(key, added)
+	b.ops.record(client, wish{opSubmit, r.Key}, called, reply{unknown: err != nil, known: known{id: id}})
+	return id, err
 }
 
 // held is a submission that is not started: only its acknowledgement is of interest.
@@ -117,17 +164,29 @@ func (b *bed) gap(ctx context.Context, c *api.Client) (time.Duration, error) {
 	return time.Since(began), err
 }
 
-// write keeps submitting to a node until the context ends; what fails is tried again elsewhere under the same key.
+// write keeps submitting to a node until the context ends; what fails is tried again elsewhere under the same key. Now and
+// then it reads consistently what it has made, wherever, or cancels it.
 func (b *bed) write(ctx, until context.Context, first *member) error {
 	c, err := b.everyone(first)
 	if err != nil {
 		return err
 	}
+	client, rnd := b.newClient()
 	for until.Err() == nil {
-		if _, err := b.submit(ctx, c, held()); err != nil {
+		r := held()
+		r.Key = b.newKey()
+		r.Name = r.Key
+		id, err := b.insist(ctx, client, c, r)
+		if err != nil {
 			return err
 		}
-		<-time.After(5 * time.Millisecond)
+		if rnd.IntN(20) == 0 {
+			b.askCancel(ctx, client, c, r.Key, id)
+		}
+		if rnd.IntN(5) == 0 {
+			b.askGet(ctx, client, b.l.nodes[rnd.IntN(len(b.l.nodes))], r.Key, id)
+		}
+		_ = pause(until, 20*time.Millisecond) // its end ends the loop
 	}
 	return nil
 }
@@ -149,7 +208,12 @@ func (b *bed) job(ctx context.Context, device string, seconds float64, code int)
 	if err != nil {
 		return 0, err
 	}
-	argv := []string{b.self, "witness", b.file, strconv.FormatFloat(seconds, 'f', 2, 64), strconv.Itoa(code)}
+	return b.jobBy(ctx, c, device, seconds, code)
+}
+
+// jobBy is job through a client of the caller's. Each of its lines is longer by a number of bytes, if one is given.
+func (b *bed) jobBy(ctx context.Context, c *api.Client, device string, seconds float64, code int, padding ...string) (uint64, error) {
+	argv := append([]string{b.self, "witness", b.file, strconv.FormatFloat(seconds, 'f', 2, 64), strconv.Itoa(code)}, padding...)
 	id, err := b.submit(ctx, c, api.AddRequest{Command: argv, Device: device})
 	if err != nil {
 		return 0, err
@@ -176,11 +240,11 @@ func (b *bed) aJobEverywhere(ctx context.Context) error {
 
 // seen waits until an experiment testifies.
 func (b *bed) seen(ctx context.Context, id uint64) error {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, seenLimit)
 	defer cancel()
 	return until(ctx, fmt.Sprintf("experiment %d to run", id), func() (bool, error) {
-		h, err := readHistory(b.file)
-		return len(h.of(id, 1)) > 0, err
+		h, err := b.testimony.read()
+		return len(h.attempts(id)) > 0, err
 	})
 }
 
@@ -204,8 +268,7 @@ func (b *bed) get(ctx context.Context, m *member, path string) (status int, body
 		return 0, "", fmt.Errorf("ask %s: %w", m.name, err)
 	}
 	req.Header.Set("Authorization", "Bearer "+token)
-	t := &http.Transport{DisableKeepAlives: true}
-	resp, err := (&http.Client{Transport: t}).Do(req)
+	resp, err := b.l.o.http.Do(req)
 	if err != nil {
 		return 0, "", fmt.Errorf("ask %s: %w", m.name, err)
 	}
@@ -215,156 +278,4 @@ func (b *bed) get(ctx context.Context, m *member, path string) (status int, body
 		return 0, "", fmt.Errorf("ask %s: %w", m.name, err)
 	}
 	return resp.StatusCode, string(text), nil
-}
-
-// steady is G8: within 30 s all nodes are whole and ready, and then leader and term stay for 3 s.
-func (b *bed) steady(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, healLimit+steadyFor, errors.New("30 s have passed"))
-	defer cancel()
-	var term uint64
-	since := time.Now()
-	err := until(ctx, "one leader, all ready, and a steady term", func() (bool, error) {
-		s, err := b.l.see(ctx, b.l.nodes[0])
-		well := err == nil && b.l.whole(ctx)
-		for _, m := range b.l.nodes {
-			if m.ended() {
-				return false, fmt.Errorf("%s has ended by itself", m.name)
-			}
-			well = well && b.ready(ctx, m)
-		}
-		if !well || s.Term != term {
-			term, since = s.Term, time.Now()
-			return false, nil
-		}
-		return time.Since(since) >= steadyFor, pause(ctx, 100*time.Millisecond)
-	})
-	if err != nil {
-		return fmt.Errorf("G8: %w", err)
-	}
-	return nil
-}
-
-// check ends the witnesses and makes all checks.
-func (b *bed) check(ctx context.Context) error {
-	if err := b.steady(ctx); err != nil {
-		return err
-	}
-	if err := os.WriteFile(b.file+".stop", nil, 0o600); err != nil {
-		return fmt.Errorf("end the jobs: %w", err)
-	}
-	if err := b.waitEnded(ctx, b.witnesses...); err != nil {
-		return err
-	}
-	if err := b.l.waitWhole(ctx); err != nil {
-		return err
-	}
-	h, err := readHistory(b.file)
-	if err != nil {
-		return err
-	}
-	all := []error{h.checkAttempts()}
-	for _, m := range b.l.nodes {
-		listed, err := b.list(ctx, m)
-		all = append(all, err, checkKeys(m.name, b.acknowledged, listed))
-	}
-	for _, id := range b.witnesses {
-		all = append(all, b.checkJob(ctx, h, id))
-	}
-	return errors.Join(all...)
-}
-
-// waitEnded waits until experiments have ended, as some node says.
-func (b *bed) waitEnded(ctx context.Context, ids ...uint64) error {
-	ctx, cancel := context.WithTimeout(ctx, jobsLimit)
-	defer cancel()
-	c, err := b.everyone(b.l.nodes[0])
-	if err != nil {
-		return err
-	}
-	for _, id := range ids {
-		err := until(ctx, fmt.Sprintf("experiment %d to be recorded as ended", id), func() (bool, error) {
-			d, err := c.Get(ctx, id)
-			return err == nil && d.Status.Ended(), nil
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// checkJob checks one witness: exactly one attempt of it ever ran and that is the one recorded last, G3 and G4. A node that
-// did not run it is asked for the output.
-func (b *bed) checkJob(ctx context.Context, h history, id uint64) error {
-	first, err := b.l.once(b.l.nodes[0])
-	if err != nil {
-		return err
-	}
-	d, err := first.Get(ctx, id)
-	if err != nil {
-		return fmt.Errorf("look at experiment %d: %w", id, err)
-	}
-	if ran := h.attempts(id); !slices.Equal(ran, []int{d.Attempt}) {
-		return fmt.Errorf("experiment %d: attempts %v were seen to run, no fault here may cost one that runs; recorded is:%s", id, ran, story(d))
-	}
-	if d.Attempt != 1 {
-		b.line("  experiment %d ran once, but as attempt %d:%s", id, d.Attempt, story(d))
-	}
-	for _, m := range b.l.nodes {
-		if m.name == d.Node && len(b.l.nodes) > 1 {
-			continue
-		}
-		c, err := b.l.once(m)
-		if err != nil {
-			return err
-		}
-		output, err := b.output(ctx, c, id)
-		return errors.Join(err, h.checkExit(id, d.Attempt, d.ExitCode), h.checkOutput(id, d.Attempt, output))
-	}
-	return nil
-}
-
-// story tells what is recorded of an experiment's attempts.
-func story(d api.Detail) string {
-	var text strings.Builder
-	for _, a := range d.Attempts {
-		fmt.Fprintf(&text, " attempt %d on %s, token %s, %s: %s;", a.Number, a.Node, a.Token, a.Class, a.Sentence)
-	}
-	return text.String()
-}
-
-func (b *bed) output(ctx context.Context, c *api.Client, id uint64) (string, error) {
-	r, err := c.Logs(ctx, id, api.LogOptions{})
-	if err != nil {
-		return "", fmt.Errorf("read the output of experiment %d: %w", id, err)
-	}
-	defer r.Close()
-	text, err := io.ReadAll(r)
-	if err != nil {
-		return "", fmt.Errorf("read the output of experiment %d: %w", id, err)
-	}
-	return string(text), nil
-}
-
-// list gives all experiments as one node knows them.
-func (b *bed) list(ctx context.Context, m *member) ([]named, error) {
-	c, err := b.l.once(m)
-	if err != nil {
-		return nil, err
-	}
-	var all []named
-	q := api.QueueQuery{Sort: "id", Limit: 1000}
-	for {
-		page, err := c.Queue(ctx, q)
-		if err != nil {
-			return nil, fmt.Errorf("list the experiments on %s: %w", m.name, err)
-		}
-		for _, e := range page.Experiments {
-			all = append(all, named{id: e.ID, name: e.Name})
-		}
-		if page.Next == "" {
-			return all, nil
-		}
-		q.Cursor = page.Next
-	}
 }

@@ -62,7 +62,7 @@ func (p failoverPart) measure(ctx context.Context) (err error) {
 	}
 	var h *hosts
 	if p.cut {
-		if h, err = newHosts(ctx, 3); err != nil {
+		if h, err = newHosts(ctx, 0, 3); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, h.remove()) }()
@@ -94,7 +94,7 @@ func (p failoverPart) once(ctx context.Context, l *lab, number int) error {
 	if p.cut {
 		err = leads.host.cut(ctx)
 	} else {
-		err = leads.cmd.Process.Kill()
+		err = leads.started.Load().Kill()
 	}
 	if err != nil {
 		return fmt.Errorf("let %s die: %w", leads.name, err)
@@ -124,7 +124,7 @@ func (p failoverPart) mend(ctx context.Context, l *lab, dead *member) error {
 			return err
 		}
 	} else {
-		<-dead.done
+		<-dead.started.Load().done
 		if err := l.launch(dead, "up"); err != nil {
 			return err
 		}

@@ -15,10 +15,10 @@ import (
 // netScenarios cut hosts off each other. This program reaches all of them throughout.
 func netScenarios() []scenario {
 	return []scenario{
-		{id: "F19", does: "leader cut off from all others", figure: "cut to next acknowledged submit", nodes: 3, net: true, run: leaderAlone},
-		{id: "F18", does: "5 nodes split 3/2, leader with the two", figure: "cut to next acknowledged submit", nodes: 5, net: true, run: splitFive},
-		{id: "F21", does: "leader and one follower cut, both reach the third", figure: "slowest submit", nodes: 3, net: true, run: cutPair},
-		{id: "F20", does: "leader hears nothing but is heard, and the reverse", figure: "slowest submit", nodes: 3, net: true, run: oneWay},
+		{id: "F19", does: "leader cut off from all others", figure: "cut to next acknowledged submit", on: kind{nodes: 3, net: true}, run: leaderAlone},
+		{id: "F18", does: "5 nodes split 3/2, leader on either side", figure: "cut to next acknowledged submit", on: kind{nodes: 5, net: true}, run: splitFive},
+		{id: "F21", does: "leader and one follower cut, both reach the third", figure: "slowest submit", on: kind{nodes: 3, net: true}, run: cutPair},
+		{id: "F20", does: "leader hears nothing but is heard, and the reverse", figure: "slowest submit", on: kind{nodes: 3, net: true}, run: oneWay},
 	}
 }
 
@@ -57,6 +57,8 @@ func split(ctx context.Context, one, other []*member) error {
 	return errors.Join(all...)
 }
 
+func (b *bed) heal(ctx context.Context) func() error { return func() error { return b.healAll(ctx) } }
+
 func (b *bed) healAll(ctx context.Context) error {
 	var all []error
 	for _, m := range b.l.nodes {
@@ -66,39 +68,53 @@ func (b *bed) healAll(ctx context.Context) error {
 }
 
 // leaderAlone is F19.
-func leaderAlone(ctx context.Context, b *bed, _ times) (got outcome, err error) {
-	return b.minority(ctx, 0)
+func leaderAlone(ctx context.Context, b *bed, t times) (got outcome, err error) {
+	err = b.minority(ctx, 0, true, t.partition, &got)
+	return got, err
 }
 
 // splitFive is F18.
-func splitFive(ctx context.Context, b *bed, _ times) (got outcome, err error) {
-	return b.minority(ctx, 1)
+func splitFive(ctx context.Context, b *bed, t times) (got outcome, err error) {
+	for _, withFew := range []bool{true, false} {
+		if err := b.minority(ctx, 1, withFew, t.partition, &got); err != nil {
+			return got, err
+		}
+		if err := b.steady(ctx); err != nil {
+			return got, err
+		}
+	}
+	return got, nil
 }
 
 // answerLimit is how long anybody may wait for an answer, also for a bad one.
 const answerLimit = 10 * time.Second
 
-// minority cuts the leader with some followers off the rest. Nothing may be accepted there, refusals come in time, and the
-// rest goes on.
-func (b *bed) minority(ctx context.Context, followers int) (got outcome, err error) {
-	if err := b.aJobEverywhere(ctx); err != nil {
-		return got, err
+// minority cuts a few nodes, the leader among them or not, off the rest. Nothing may be accepted there, refusals come in
+// time, and the rest goes on.
+func (b *bed) minority(ctx context.Context, followers int, withLeader bool, length time.Duration, got *outcome) error {
+	if len(b.witnesses) == 0 {
+		if err := b.aJobEverywhere(ctx); err != nil {
+			return err
+		}
 	}
 	leads, others, err := b.l.leader(ctx)
 	if err != nil {
-		return got, err
+		return err
 	}
 	few, rest := append([]*member{leads}, others[:followers]...), others[followers:]
+	if !withLeader {
+		few, rest = others[:followers+1], append([]*member{leads}, others[followers+1:]...)
+	}
 	c, err := b.l.client(rest[0], rest[1:]...)
 	if err != nil {
-		return got, err
+		return err
 	}
 	if err := split(ctx, few, rest); err != nil {
-		return got, err
+		return err
 	}
 	g, gctx := errgroup.WithContext(ctx)
 	for _, m := range few {
-		g.Go(func() error { return b.refuses(gctx, m, 6*time.Second) })
+		g.Go(func() error { return b.refuses(gctx, m, length) })
 	}
 	g.Go(func() error {
 		d, err := b.gap(gctx, c)
@@ -106,12 +122,12 @@ func (b *bed) minority(ctx context.Context, followers int) (got outcome, err err
 		return err
 	})
 	if err := g.Wait(); err != nil {
-		return got, err
+		return err
 	}
 	if err := b.healAll(ctx); err != nil {
-		return got, err
+		return err
 	}
-	return got, atMost(got.worst, 5*time.Second, "the majority's gap")
+	return b.within(got.worst, 3*time.Second, "the majority's gap")
 }
 
 // refuses submits to a node for a while; each must be refused, and in time.
@@ -120,11 +136,14 @@ func (b *bed) refuses(ctx context.Context, m *member, length time.Duration) erro
 	if err != nil {
 		return err
 	}
+	var worst time.Duration
+	defer func() { b.line("  %s: the slowest refusal of %s took %s ms", b.id, m.name, number(ms(worst))) }()
 	for end := time.Now().Add(length); time.Now().Before(end); {
 		began := time.Now()
 		if id, err := b.try(ctx, c); err == nil {
 			return fmt.Errorf("%s accepted experiment %d while it was cut off", m.name, id)
 		}
+		worst = max(worst, time.Since(began))
 		if err := atMost(time.Since(began), answerLimit+500*time.Millisecond, "the time to a refusal of "+m.name); err != nil {
 			return err
 		}
@@ -136,7 +155,7 @@ func (b *bed) refuses(ctx context.Context, m *member, length time.Duration) erro
 }
 
 // cutPair is F21.
-func cutPair(ctx context.Context, b *bed, _ times) (got outcome, err error) {
+func cutPair(ctx context.Context, b *bed, t times) (got outcome, err error) {
 	if err := b.aJobEverywhere(ctx); err != nil {
 		return got, err
 	}
@@ -145,12 +164,12 @@ func cutPair(ctx context.Context, b *bed, _ times) (got outcome, err error) {
 		return got, err
 	}
 	cut := func() error { return split(ctx, []*member{leads}, others[:1]) }
-	err = b.troubled(ctx, trouble{cut: cut, ask: others[1], length: 10 * time.Second, changes: 1}, &got)
+	err = b.troubled(ctx, trouble{cut: cut, heal: b.heal(ctx), ask: others[1], length: t.partition, changes: 1, slowest: 5 * time.Second}, &got)
 	return got, err
 }
 
 // oneWay is F20.
-func oneWay(ctx context.Context, b *bed, _ times) (got outcome, err error) {
+func oneWay(ctx context.Context, b *bed, t times) (got outcome, err error) {
 	if err := b.aJobEverywhere(ctx); err != nil {
 		return got, err
 	}
@@ -165,7 +184,7 @@ func oneWay(ctx context.Context, b *bed, _ times) (got outcome, err error) {
 			}
 			return errors.Join(others[0].deafen(ctx, leads), others[1].deafen(ctx, leads))
 		}
-		if err := b.troubled(ctx, trouble{cut: cut, ask: others[0], length: 15 * time.Second, changes: 2}, &got); err != nil {
+		if err := b.troubled(ctx, trouble{cut: cut, heal: b.heal(ctx), ask: others[0], length: t.partition, changes: 2, slowest: 5 * time.Second}, &got); err != nil {
 			return got, err
 		}
 		if err := b.steady(ctx); err != nil {
@@ -181,6 +200,8 @@ type trouble struct {
 	ask     *member // whom clients ask first
 	length  time.Duration
 	changes int // of the leader, at most
+	heal    func() error
+	slowest time.Duration // a submission may be
 }
 
 // troubled makes trouble, submits all the while, counts the leaders, and heals.
@@ -226,11 +247,11 @@ func (b *bed) troubled(ctx context.Context, t trouble, got *outcome) error {
 		return err
 	}
 	got.add(worst)
-	if err := b.healAll(ctx); err != nil {
+	if err := t.heal(); err != nil {
 		return err
 	}
 	if len(leaders) > t.changes+1 {
 		return fmt.Errorf("there were %d leaders by term in %v: %v, at most %d changes are promised", len(leaders), t.length, leaders, t.changes)
 	}
-	return atMost(worst, answerLimit, "the slowest submission")
+	return b.within(worst, t.slowest, "the slowest submission")
 }

@@ -17,12 +17,14 @@ import (
 
 // storeScenarios pause or hit nodes while they write, or take away what they have written.
 func storeScenarios() []scenario {
+	three := kind{nodes: 3}
+	writes, sweeps := kind{series: "writes", nodes: 3}, kind{series: "sweeps", nodes: 3}
 	return []scenario{
-		{id: "F03", does: "leader paused for 2 s, then continued", figure: "to next acknowledged submit", nodes: 3, run: pauseLeader},
-		{id: "F48", does: "a node killed during writes", figure: "return until all are whole", nodes: 3, run: killWriter},
-		{id: "F69", does: "jobs on CPU slots, leader killed once", figure: "first submit to last end", nodes: 3, run: sweepThrough},
-		{id: "F54", does: "voter wiped and back on its address while the others hold the entry", figure: "wiped to voting again", nodes: 3, run: wipeVoter},
-		{id: "F54b", does: "voter wiped that holds an entry with the leader alone, and the leader dies", figure: "leader's return to all voting again", nodes: 3, run: wipeAtWorst},
+		{id: "F03", does: "leader paused, then continued", figure: "to next acknowledged submit", on: three, run: pauseLeader},
+		{id: "F48", does: "a node killed during writes", figure: "return until all are whole", on: writes, run: killWriter},
+		{id: "F69", does: "jobs on CPU slots while the leader is killed", figure: "first submit to last end", on: sweeps, run: sweepThrough},
+		{id: "F54", does: "voter wiped and back on its address while the others hold the entry", figure: "wiped to voting again", on: sweeps, run: wipeVoter},
+		{id: "F54b", does: "voter wiped that holds an entry with the leader alone, and the leader dies", figure: "leader's return to all voting again", on: three, run: wipeAtWorst},
 	}
 }
 
@@ -31,7 +33,7 @@ func killWriter(ctx context.Context, b *bed, t times) (got outcome, err error) {
 	if err := b.aJobEverywhere(ctx); err != nil {
 		return got, err
 	}
-	for range t.writeKills {
+	for i := 0; b.more(i, t.writeKills); i++ {
 		victim := b.l.nodes[b.rnd.IntN(len(b.l.nodes))]
 		err := b.writing(ctx, func(ctx context.Context) error {
 			if err := pause(ctx, time.Duration(100+b.rnd.IntN(400))*time.Millisecond); err != nil {
@@ -79,11 +81,7 @@ func (b *bed) sameEverywhere(ctx context.Context) error {
 
 // sweepThrough is F69.
 func sweepThrough(ctx context.Context, b *bed, t times) (got outcome, err error) {
-	leads, others, err := b.l.leader(ctx)
-	if err != nil {
-		return got, err
-	}
-	c, err := b.everyone(others[0])
+	c, err := b.everyone(b.l.nodes[0])
 	if err != nil {
 		return got, err
 	}
@@ -92,8 +90,8 @@ func sweepThrough(ctx context.Context, b *bed, t times) (got outcome, err error)
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(8)
 	for i := range t.sweep {
-		if i == t.sweep/2 {
-			if err := leads.kill(); err != nil {
+		if i > 0 && i%(t.sweep/(t.sweepKills+1)) == 0 {
+			if err := b.killAndRestart(ctx); err != nil {
 				return got, errors.Join(err, g.Wait())
 			}
 		}
@@ -112,14 +110,26 @@ func sweepThrough(ctx context.Context, b *bed, t times) (got outcome, err error)
 	if err := g.Wait(); err != nil {
 		return got, err
 	}
-	if err := b.restart(leads); err != nil {
-		return got, err
-	}
 	if err := b.waitEnded(ctx, b.witnesses...); err != nil {
 		return got, err
 	}
 	got.add(time.Since(began))
 	return got, nil
+}
+
+// killAndRestart kills the leader and starts it again a moment later.
+func (b *bed) killAndRestart(ctx context.Context) error {
+	leads, _, err := b.l.leader(ctx)
+	if err != nil {
+		return err
+	}
+	if err := leads.kill(); err != nil {
+		return err
+	}
+	if err := pause(ctx, 200*time.Millisecond); err != nil {
+		return err
+	}
+	return b.restart(leads)
 }
 
 // wipeVoter is F54: what was acknowledged while the voter was away is on the two others.

@@ -1,14 +1,18 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 )
 
 // sight is one line of a history: attempt of experiment was alive in process pid at a time.
@@ -33,15 +37,71 @@ func readHistory(file string) (history, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the history: %w", err)
 	}
-	var h history
-	for line := range strings.Lines(string(text)) {
+	return history(nil).extend(string(text))
+}
+
+func (h history) extend(text string) (history, error) {
+	for line := range strings.Lines(text) {
 		s, err := parseSight(line)
 		if err != nil {
-			return nil, err
+			return h, err
 		}
 		h = append(h, s)
 	}
 	return h, nil
+}
+
+// ledger reads a history that grows, each line once.
+type ledger struct {
+	file string
+
+	mu   sync.Mutex
+	seen int64 // bytes
+	h    history
+}
+
+// read gives everything that was testified so far.
+func (l *ledger) read() (history, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f, err := os.Open(l.file)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the history: %w", err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.NewSectionReader(f, l.seen, 1<<40))
+	if err != nil {
+		return nil, fmt.Errorf("read the history: %w", err)
+	}
+	whole := bytes.LastIndexByte(text, '\n') + 1
+	if l.h, err = l.h.extend(string(text[:whole])); err != nil {
+		return nil, err
+	}
+	l.seen += int64(whole)
+	return l.h[:len(l.h):len(l.h)], nil
+}
+
+// since gives the sights after a time.
+func (h history) since(at int64) history {
+	var out history
+	for _, s := range h {
+		if s.at > at {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// longestGap is the longest time between two sights of one attempt that follow each other.
+func (h history) longestGap() time.Duration {
+	var longest int64
+	for i := 1; i < len(h); i++ {
+		longest = max(longest, h[i].at-h[i-1].at)
+	}
+	return time.Duration(longest)
 }
 
 func parseSight(line string) (sight, error) {
@@ -147,8 +207,8 @@ func (h history) checkExit(experiment uint64, attempt int, recorded *int) error 
 func (h history) checkOutput(experiment uint64, attempt int, output string) error {
 	due := 1
 	for line := range strings.Lines(output) {
-		if line != fmt.Sprintf("line %d\n", due) {
-			return fmt.Errorf("G4: the output of attempt %d of experiment %d has %q where line %d is due", attempt, experiment, line, due)
+		if strings.TrimRight(line, " x\n") != fmt.Sprintf("line %d", due) || !strings.HasSuffix(line, "\n") {
+			return fmt.Errorf("G4: the output of attempt %d of experiment %d has %.40q where line %d is due", attempt, experiment, line, due)
 		}
 		due++
 	}

@@ -39,14 +39,14 @@ func mayMakeHosts() error {
 	return nil
 }
 
-// newHosts makes n hosts, at most 253.
-func newHosts(ctx context.Context, n int) (*hosts, error) {
+// newHosts makes a network of n hosts, at most 253. Networks that exist at the same time have different numbers below 36.
+func newHosts(ctx context.Context, number, n int) (*hosts, error) {
 	if err := mayMakeHosts(); err != nil {
 		return nil, err
 	}
 	// Names hold our process ID, so that two runs cannot meet, and are short enough for an interface (15 bytes).
-	id := strconv.Itoa(os.Getpid())
-	prefix := "10.213." + strconv.Itoa(os.Getpid()%250) + "."
+	id := strconv.Itoa(os.Getpid()) + strconv.FormatInt(int64(number%36), 36)
+	prefix := fmt.Sprintf("10.%d.%d.", 200+number%36, os.Getpid()%250)
 	h := &hosts{bridge: "cvb" + id}
 	steps := []string{"link add " + h.bridge + " type bridge", "addr add " + prefix + "254/24 dev " + h.bridge, "link set " + h.bridge + " up"}
 	for i := 1; i <= n; i++ {

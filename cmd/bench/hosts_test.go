@@ -17,7 +17,7 @@ func TestACutHostIsSilent(t *testing.T) {
 		}
 		return
 	}
-	h, err := newHosts(t.Context(), 2)
+	h, err := newHosts(t.Context(), 35, 2)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -76,7 +76,7 @@ func (p idlePart) watch(ctx context.Context, l *lab) error {
 func measureAll(l *lab) ([]usageOf, error) {
 	var all []usageOf
 	for _, m := range l.nodes {
-		u, err := measureProcess(m.cmd.Process.Pid)
+		u, err := measureProcess(m.started.Load().Pid)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", m.name, err)
 		}

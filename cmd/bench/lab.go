@@ -7,12 +7,15 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -28,7 +31,10 @@ type labOptions struct {
 	nodes   int    // 1, 3 or 5
 	gpus    int    // simulated, on each
 	args    []string
-	hosts   *hosts // a network of the nodes' own; nil is loopback
+	env     []string     // for every node, KEY=VALUE
+	hosts   *hosts       // a network of the nodes' own; nil is loopback
+	http    *http.Client // shared by all clients; nil gives each its own
+	disks   *disks       // where data directories lie; nil is dir
 }
 
 // lab is a cluster of real node processes on this computer. Whoever starts one must end it.
@@ -41,10 +47,16 @@ type lab struct {
 type member struct {
 	name, dir          string
 	http, mesh, gossip string
-	host               *host // nil on loopback
-	cmd                *exec.Cmd
-	done               chan struct{} // closed when cmd has ended
+	host               *host    // nil on loopback
+	env                []string // of this node alone
+	started            atomic.Pointer[process]
 	watch              sync.WaitGroup
+}
+
+// process is one life of a node.
+type process struct {
+	*os.Process
+	done chan struct{} // closed when it has ended
 }
 
 // startLimit bounds the start of a whole cluster; a voter must be steady for 2 s before it votes.
@@ -106,6 +118,9 @@ func (l *lab) member(i int) (*member, error) {
 	if err := os.Mkdir(m.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the directory of %s: %w", m.name, err)
 	}
+	if err := l.o.disks.attach(m.dir); err != nil {
+		return nil, err
+	}
 	if l.o.hosts != nil {
 		m.host = l.o.hosts.all[i]
 		m.http, m.mesh, m.gossip = m.host.addr+":8000", m.host.addr+":8001", m.host.addr+":8002"
@@ -160,18 +175,17 @@ func (l *lab) launch(m *member, command string, more ...string) error {
 	if m.host != nil {
 		args = append([]string{"ip", "netns", "exec", m.host.space}, args...) // it execs: the process stays ours
 	}
-	m.cmd = exec.Command(args[0], args[1:]...)
-	m.cmd.Env = cleanEnv()
-	m.cmd.Stdout, m.cmd.Stderr = log, log
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Env = slices.Concat(cleanEnv(), l.o.env, m.env)
+	cmd.Stdout, cmd.Stderr = log, log
 	// A group of its own: Ctrl-C is for this program, which then ends the nodes in order.
-	m.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := m.cmd.Start(); err != nil {
-		m.cmd = nil
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start %s: %w", m.name, err)
 	}
-	m.done = make(chan struct{})
-	cmd, done := m.cmd, m.done
-	m.watch.Go(func() { defer close(done); _ = cmd.Wait() }) // how it ended is in its log
+	p := &process{Process: cmd.Process, done: make(chan struct{})}
+	m.started.Store(p)
+	m.watch.Go(func() { defer close(p.done); _ = cmd.Wait() }) // how it ended is in its log
 	return nil
 }
 
@@ -188,9 +202,14 @@ func cleanEnv() []string {
 
 func (m *member) log() string { return m.dir + ".log" }
 
+// ended says whether the node's process is gone; one that was never started is.
 func (m *member) ended() bool {
+	p := m.started.Load()
+	if p == nil {
+		return true
+	}
 	select {
-	case <-m.done:
+	case <-p.done:
 		return true
 	default:
 		return false
@@ -199,10 +218,11 @@ func (m *member) ended() bool {
 
 // kill ends a node as a crash would, and waits for that. What it runs goes on.
 func (m *member) kill() error {
-	if err := m.cmd.Process.Kill(); err != nil {
+	p := m.started.Load()
+	if err := p.Kill(); err != nil {
 		return fmt.Errorf("kill %s: %w", m.name, err)
 	}
-	<-m.done
+	<-p.done
 	return nil
 }
 
@@ -219,7 +239,7 @@ func (l *lab) clientFor(retry time.Duration, m *member, others ...*member) (*api
 	if err != nil {
 		return nil, err
 	}
-	o := api.ClientOptions{URL: "http://" + m.http, Token: token, RetryFor: retry}
+	o := api.ClientOptions{URL: "http://" + m.http, Token: token, RetryFor: retry, HTTP: l.o.http}
 	for _, f := range others {
 		o.Fallback = append(o.Fallback, api.Address{URL: "http://" + f.http})
 	}
@@ -266,11 +286,24 @@ func (l *lab) waitWhole(ctx context.Context) error {
 	})
 }
 
-func (l *lab) whole(ctx context.Context) bool {
+// wantedVoters is how many of n nodes vote when all is well: 1, 1, 3, 3, 5, 5, 5 …
+func wantedVoters(n int) int { return min(n-(n+1)%2, 5) }
+
+func (l *lab) whole(ctx context.Context) bool { return l.wholeWithin(ctx, 0) }
+
+// waitWholeBusy is waitWhole while clients submit: replicas may be some entries apart.
+func (l *lab) waitWholeBusy(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	return until(ctx, fmt.Sprintf("%d busy nodes to be whole", len(l.nodes)), func() (bool, error) { return l.wholeWithin(ctx, 200), nil })
+}
+
+// wholeWithin says whether all is well and no two nodes are more than so many entries apart.
+func (l *lab) wholeWithin(ctx context.Context, apart uint64) bool {
 	var first api.ClusterStatus
 	for i, m := range l.nodes {
 		s, err := l.see(ctx, m)
-		if err != nil || s.Leader == nil || s.Voters != len(l.nodes) {
+		if err != nil || s.Leader == nil || s.Voters != wantedVoters(len(l.nodes)) {
 			return false
 		}
 		for _, n := range s.Nodes {
@@ -281,7 +314,7 @@ func (l *lab) whole(ctx context.Context) bool {
 		if i == 0 {
 			first = s
 		}
-		if s.Leader.ID != first.Leader.ID || s.Index != first.Index || len(s.Nodes) != len(l.nodes) {
+		if s.Leader.ID != first.Leader.ID || max(s.Index, first.Index)-min(s.Index, first.Index) > apart || len(s.Nodes) != len(l.nodes) {
 			return false
 		}
 	}
@@ -299,23 +332,38 @@ func (l *lab) whole(ctx context.Context) bool {
 	return err == nil && active == len(l.nodes)
 }
 
-// leader gives the node that leads and the others.
+// leader gives the node that leads and the others; it waits a little while nobody leads.
 func (l *lab) leader(ctx context.Context) (leads *member, others []*member, err error) {
-	s, err := l.see(ctx, l.nodes[0])
-	if err != nil {
-		return nil, nil, fmt.Errorf("ask who leads: %w", err)
+	ctx, cancel := context.WithTimeoutCause(ctx, leaderLimit, errors.New("nobody does"))
+	defer cancel()
+	err = until(ctx, "somebody to lead", func() (bool, error) {
+		leads, others = l.led(ctx, l.nodes)
+		return leads != nil, nil
+	})
+	return leads, others, err
+}
+
+// leaderLimit bounds the wait for a leader where there should be one.
+const leaderLimit = 20 * time.Second
+
+// led gives the node that leads by what it says itself, so that nobody who was killed or cut off is taken for it.
+func (l *lab) led(ctx context.Context, among []*member) (leads *member, others []*member) {
+	var term uint64
+	for _, m := range among {
+		if m.ended() {
+			continue
+		}
+		s, err := l.see(ctx, m)
+		if err == nil && s.Leader != nil && s.Leader.Name == m.name && s.Term >= term {
+			leads, term = m, s.Term
+		}
 	}
 	for _, m := range l.nodes {
-		if s.Leader != nil && m.name == s.Leader.Name {
-			leads = m
-		} else {
+		if m != leads {
 			others = append(others, m)
 		}
 	}
-	if leads == nil {
-		return nil, nil, errors.New("ask who leads: nobody does")
-	}
-	return leads, others, nil
+	return leads, others
 }
 
 // lastWords gives the end of every node's log, as an error to be joined to the one that made them interesting.
@@ -333,23 +381,25 @@ func (l *lab) lastWords() error {
 // end ends the nodes and whatever they run, each by its own process ID, and waits for that. It heeds no context: it is
 // what is done when the context has ended.
 func (l *lab) end() error {
+	l.o.disks.mend()
 	for _, m := range l.nodes {
-		if m.cmd != nil {
-			_ = m.cmd.Process.Signal(syscall.SIGTERM) // it may have ended already
+		if p := m.started.Load(); p != nil {
+			_ = p.Signal(syscall.SIGTERM) // it may have ended already
 		}
 	}
 	limit := time.After(10 * time.Second)
 	for _, m := range l.nodes {
-		if m.cmd == nil {
+		p := m.started.Load()
+		if p == nil {
 			continue
 		}
 		select {
-		case <-m.done:
+		case <-p.done:
 		case <-limit:
 			limit = time.After(0)
-			_ = m.cmd.Process.Kill()
+			_ = p.Kill()
 		}
 		m.watch.Wait()
 	}
-	return endSupervisors(l.o.dir)
+	return errors.Join(endSupervisors(l.o.dir), l.o.disks.detach())
 }

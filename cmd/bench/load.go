@@ -45,7 +45,7 @@ func (b *bench) loadCommand() *cobra.Command {
 
 func (p loadPart) measure(ctx context.Context) error {
 	return p.b.withLab(ctx, 3, nil, func(l *lab) error {
-		w := &working{lab: l, b: p.b, bed: newBed(l, p.b.self, rand.New(rand.NewPCG(1, 1)), p.b.r.line)}
+		w := &working{lab: l, b: p.b, bed: newBed(l, "load", p.b.self, rand.New(rand.NewPCG(1, 1)), p.b.r.line)}
 		return w.run(ctx, p.length)
 	})
 }

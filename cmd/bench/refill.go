@@ -38,7 +38,7 @@ func (b *bench) refillCommand() *cobra.Command {
 func (p refillPart) measure(ctx context.Context) error {
 	p.b.r.figure(row{Part: "refill", Name: "end to next start", Unit: "ms", Bars: []bar{{Of: "median", Less: 50}}})
 	p.b.r.figure(row{Part: "refill", Name: "GPUs busy", Unit: "share"})
-	dir := filepath.Join(p.b.dir, fmt.Sprintf("refill%d", p.b.labs))
+	dir := filepath.Join(p.b.dir, fmt.Sprintf("refill%d", p.b.labs.Load()))
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return fmt.Errorf("make the directory of marks: %w", err)
 	}

@@ -6,12 +6,14 @@ import (
 	"io"
 	"runtime"
 	"strings"
+	"sync"
 	"text/tabwriter"
 )
 
 // report collects what was measured and prints it: every repeat at once, the table at the end.
 type report struct {
-	out    io.Writer // lines of repeats, and the table
+	mu     sync.Mutex
+	out    io.Writer // lines of repeats, and the table; lines may come from many at once
 	rows   []row
 	groups map[string]int // place in rows, by part and name
 }
@@ -36,7 +38,11 @@ type bar struct {
 func newReport(out io.Writer) *report { return &report{out: out, groups: map[string]int{}} }
 
 // line prints one repeat.
-func (r *report) line(format string, args ...any) { fmt.Fprintf(r.out, format+"\n", args...) }
+func (r *report) line(format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	fmt.Fprintf(r.out, format+"\n", args...)
+}
 
 // figure declares a figure; samples are added later under the same part and name. Declared again, it stays as it is.
 func (r *report) figure(f row) {

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"sync/atomic"
 
 	"github.com/spf13/cobra"
 )
@@ -23,9 +24,9 @@ type bench struct {
 	program  string // the cvlab that is measured
 
 	stdout, stderr io.Writer
-	self           string // this program, which jobs run
-	dir            string // everything of this run lies in it
-	labs           int    // clusters started so far
+	self           string       // this program, which jobs run
+	dir            string       // everything of this run lies in it
+	labs           atomic.Int64 // clusters started so far
 	r              *report
 }
 
@@ -138,8 +139,7 @@ func (b *bench) build(ctx context.Context) error {
 
 // withLab gives f a fresh cluster, and ends it afterwards whatever happens.
 func (b *bench) withLab(ctx context.Context, nodes int, h *hosts, f func(*lab) error) (err error) {
-	b.labs++
-	dir := filepath.Join(b.dir, "lab"+strconv.Itoa(b.labs))
+	dir := filepath.Join(b.dir, "lab"+strconv.FormatInt(b.labs.Add(1), 10))
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return fmt.Errorf("make the directory of a cluster: %w", err)
 	}

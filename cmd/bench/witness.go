@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -13,9 +14,9 @@ import (
 // witnessEvery is how often a job testifies.
 const witnessEvery = 50 * time.Millisecond
 
-// witness is the program "witness FILE SECONDS CODE" that jobs of the fault bed run. Every 50 ms it prints a numbered line and
-// appends one line about itself to FILE, which lies outside the cluster. It ends with CODE after SECONDS, or earlier when
-// FILE.stop appears; its last line in FILE names the code.
+// witness is the program "witness FILE SECONDS CODE [BYTES]" that jobs of the fault bed run. Every 50 ms it prints a numbered
+// line, filled up by so many bytes, and appends one line about itself to FILE, which lies outside the cluster. It ends with
+// CODE after SECONDS, or earlier when FILE.stop appears; its last line in FILE names the code.
 func witness(args []string, stdout, stderr io.Writer) int {
 	code, err := testify(args, stdout)
 	if err != nil {
@@ -26,8 +27,16 @@ func witness(args []string, stdout, stderr io.Writer) int {
 }
 
 func testify(args []string, stdout io.Writer) (int, error) {
-	if len(args) != 3 {
-		return 0, fmt.Errorf("usage: witness FILE SECONDS CODE")
+	if len(args) < 3 || len(args) > 4 {
+		return 0, fmt.Errorf("usage: witness FILE SECONDS CODE [BYTES]")
+	}
+	padding := ""
+	if len(args) == 4 {
+		n, err := strconv.Atoi(args[3])
+		if err != nil || n < 0 {
+			return 0, fmt.Errorf("BYTES %s: want a number", args[3])
+		}
+		padding = " " + strings.Repeat("x", n)
 	}
 	seconds, err := strconv.ParseFloat(args[1], 64)
 	if err != nil {
@@ -51,7 +60,7 @@ func testify(args []string, stdout io.Writer) (int, error) {
 		if last {
 			word = args[2]
 		}
-		if _, err := fmt.Fprintf(stdout, "line %d\n", seq); err != nil {
+		if _, err := fmt.Fprintf(stdout, "line %d%s\n", seq, padding); err != nil {
 			return 0, fmt.Errorf("print a line: %w", err)
 		}
 		at, err := bootTime()

@@ -259,6 +259,15 @@ func (p *program) nodeOptions(f *nodeFlags, peer string) (node.Options, error) {
 	if o.Lease, err = testLease(os.Getenv("CVLAB_TEST_LEASE")); err != nil {
 		return o, err
 	}
+	if o.At, err = testFailpoint(os.Getenv("CVLAB_TEST_FAILPOINT"), killSelf); err != nil {
+		return o, err
+	}
+	o.BootID = os.Getenv("CVLAB_TEST_BOOT_ID")
+	if text := os.Getenv("CVLAB_TEST_FORGET"); text != "" {
+		if o.Forget, err = time.ParseDuration(text); err != nil {
+			return o, usage("CVLAB_TEST_FORGET: %w", err)
+		}
+	}
 	if o.Kit.Dir = first(f.kitDir, s.Kit.Dir); o.Kit.Dir != "" {
 		if o.Kit.Dir, err = filepath.Abs(o.Kit.Dir); err != nil {
 			return o, fmt.Errorf("--kit-dir: %w", err)

@@ -17,6 +17,7 @@ import (
 // is thrown away, a commit without a launch is launched by the next daemon, a launch without a commit does not exist.
 func (w *Worker) begin(ctx context.Context, o Order, t *task) {
 	token := o.Attempt.Token
+	w.reached(StepOrdered)
 	job, err := w.job(o)
 	if err == nil {
 		err = w.resume(ctx, o, &job, t)
@@ -31,6 +32,7 @@ func (w *Worker) begin(ctx context.Context, o Order, t *task) {
 		w.report(ctx, token, outcome{class: fsm.ClassStartFailed, message: err.Error()})
 		return
 	}
+	w.reached(StepRecorded)
 	w.startPrepared(ctx, token, t)
 }
 
@@ -79,6 +81,7 @@ func (w *Worker) startPrepared(ctx context.Context, token fsm.Token, t *task) {
 		w.catchUp(ctx, r.Index)
 		return
 	}
+	w.reached(StepStarted)
 	if err := w.mayLaunch(ctx, token); err != nil {
 		if errors.Is(err, errRevoked) {
 			w.log(ctx, token, "revoked before its launch, the record is dropped")
@@ -86,12 +89,14 @@ func (w *Worker) startPrepared(ctx context.Context, token fsm.Token, t *task) {
 		}
 		return
 	}
+	w.reached(StepLaunching)
 	if err := w.o.Processes.Launch(ctx, token.String()); err != nil {
 		if ctx.Err() == nil {
 			w.launchFailed(ctx, token, t, err)
 		}
 		return
 	}
+	w.reached(StepLaunched)
 	w.log(ctx, token, "started")
 	w.attend(ctx, token, t)
 }
@@ -128,6 +133,7 @@ func (w *Worker) attend(ctx context.Context, token fsm.Token, t *task) {
 	if err := g.Wait(); !errors.Is(err, errEnded) {
 		return // the daemon ends; the job goes on
 	}
+	w.reached(StepEnded)
 	w.report(ctx, token, classify(exit, w.outputTail(token), t.cancelRequested()))
 }
 
@@ -172,7 +178,9 @@ func (w *Worker) report(ctx context.Context, token fsm.Token, o outcome) {
 	if err != nil {
 		return // the daemon ends; the exit record is still there for the next one
 	}
+	w.reached(StepReported)
 	w.forget(ctx, token)
+	w.reached(StepForgotten)
 	w.catchUp(ctx, index)
 	w.dropCopy(ctx, token)
 }
@@ -180,6 +188,7 @@ func (w *Worker) report(ctx context.Context, token fsm.Token, o outcome) {
 // commitFinish insists on Finish and gives the index of its answer.
 func (w *Worker) commitFinish(ctx context.Context, token fsm.Token, o outcome) (uint64, error) {
 	w.log(ctx, token, "ended", "class", o.class, "message", o.message)
+	w.reached(StepReporting)
 	finish := &fsm.Finish{Token: token, Node: w.o.Cluster.ID(), Class: o.class, ExitCode: o.code, Message: o.message}
 	r, err := w.insist(ctx, finish)
 	if err == nil && r.Code == fsm.NotFound && w.readopt(ctx, token) {

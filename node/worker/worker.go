@@ -76,7 +76,9 @@ type Options struct {
 	Checkpoints Checkpoints
 	// Boottime is the clock of leases; default: CLOCK_BOOTTIME.
 	Boottime func() time.Duration
-	Logger   *slog.Logger
+	// At is told when an attempt reaches one of the Steps. Tests let the process die there; nil else.
+	At     func(step string)
+	Logger *slog.Logger
 }
 
 // Order is one attempt that the leader wants started here, with all that is needed to start it.

@@ -201,6 +201,13 @@ func (c *Client) Cluster(ctx context.Context) (ClusterStatus, error) {
 	return s, err
 }
 
+// Replica gives the digest of the asked node's copy of the facts. Copies at the same index have the same digest.
+func (c *Client) Replica(ctx context.Context) (Replica, error) {
+	var r Replica
+	_, err := c.do(ctx, call{method: http.MethodGet, path: "/api/cluster/replica", out: &r})
+	return r, err
+}
+
 // Me says whose token this client carries.
 func (c *Client) Me(ctx context.Context) (Me, error) {
 	var m Me

@@ -65,6 +65,7 @@ func routes() []route {
 		{method: "GET", path: "/api/queue/stats", role: fsm.Viewer, handle: (*Server).upstreamStats, summary: "Counts in cvlab-kit's shape", out: upstreamStats{}},
 		{method: "POST", path: "/api/queue/experiment/{uid}/cancel", role: fsm.Member, handle: (*Server).upstreamCancel, summary: "Cancel, as cvlab-kit's scripts do", out: messageAnswer{}},
 		{method: "GET", path: "/api/cluster", role: fsm.Viewer, handle: (*Server).cluster, summary: "Leader, voters and members", out: ClusterStatus{}},
+		{method: "GET", path: "/api/cluster/replica", role: fsm.Viewer, handle: (*Server).replica, summary: "Digest of this node's copy of the facts, to compare copies at the same index; computed for each request", out: Replica{}},
 		{method: "POST", path: "/api/cluster/join", role: fsm.Admin, handle: (*Server).joinOther, summary: "Make this node, alone and without experiments, join another cluster", in: JoinRequest{}, out: messageAnswer{}},
 		{method: "POST", path: "/api/cluster/leave", role: fsm.Admin, handle: (*Server).leave, summary: "Get this node, on which nothing runs any more, out of its cluster", out: messageAnswer{}},
 		{method: "GET", path: "/api/tokens", role: fsm.Admin, handle: (*Server).listTokens, summary: "Tokens without their secrets", out: tokensAnswer{}},
