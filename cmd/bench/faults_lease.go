@@ -193,7 +193,7 @@ func (a *absence) notEarly(d api.Detail) error {
 		if x.EndedAt == nil {
 			return fmt.Errorf("experiment %d went on elsewhere while attempt %d was open", d.ID, x.Number)
 		}
-		earliest := booted.Add(a.cut - shortLease/5 + leaseWait)
+		earliest := booted.Add(a.cut - shortLease/3 + leaseWait)
 		if early := earliest.Sub(*x.EndedAt); early > 0 {
 			return fmt.Errorf("attempt %d of experiment %d was given up %v too early", x.Number, d.ID, early.Round(time.Millisecond))
 		}

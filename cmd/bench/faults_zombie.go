@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -137,7 +138,7 @@ func newImpostor(m, leads *member) (*impostor, error) {
 	}
 	text, err := os.ReadFile(filepath.Join(m.dir, "cluster.json"))
 	if err == nil {
-		err = json.Unmarshal(text, &i.membership)
+		err = json.NewDecoder(bytes.NewReader(text)).Decode(&i.membership) // a line with a checksum follows
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the cluster of %s: %w", m.name, err)

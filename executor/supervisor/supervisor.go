@@ -172,6 +172,8 @@ func (s *standing) stand(ctx context.Context, ready *os.File) error {
 	defer work.Wait()
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopServing()
+	room := newOutputRoom(out, filepath.Join(s.path, LogFile), s.log)
+	work.Go(func() { room.run(serving) })
 	work.Go(func() { reap(s.rec, s.group, out, s.log, births, deaths) })
 	work.Go(func() {
 		if err := ctl.run(serving); err != nil {
