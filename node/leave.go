@@ -188,7 +188,7 @@ func forget(dataDir string) (kept string, err error) {
 	if err := os.MkdirAll(kept, 0o700); err != nil {
 		return "", fmt.Errorf("forget the cluster: %w", err)
 	}
-	for _, name := range []string{"runs", "attempts", "archive"} {
+	for _, name := range []string{"runs", "attempts", "archive", "metrics"} {
 		if err := os.Rename(filepath.Join(dataDir, name), filepath.Join(kept, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return "", fmt.Errorf("forget the cluster: %w", err)
 		}
