@@ -157,7 +157,7 @@ func (b *bed) comeBack(ctx context.Context, a *absence) (err error) {
 }
 
 // requeued waits until a job testifies in a later attempt than the worker's, and checks that it is not too early: the newest
-// renewal was at most two periods before the cut.
+// renewal was at most 2 s before the cut, three periods, since a busy machine renews late.
 func (b *bed) requeued(ctx context.Context, a *absence, id uint64) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, leaseWait+20*time.Second*b.slack, errors.New("that is too long"))
 	defer cancel()
