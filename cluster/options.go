@@ -67,8 +67,8 @@ type Tuning struct {
 	Commit time.Duration
 	// RPC bounds one exchange between replicas: 3 s. An unplugged peer blocks its replication that long per try.
 	RPC time.Duration
-	// PulseStep is the head start each voter gives the one before it when the leader's process is gone: 100 ms. Two that stand
-	// at once split the vote, and then the calm timer decides; on two busy cores one was seen to be more than 30 ms late.
+	// PulseStep is the head start each voter gives the one before it when the leader's process is gone: 300 ms. Two that stand
+	// at once split the vote, and then the calm timer decides; on two busy cores one was seen to win 150 ms after it stood.
 	// A longer step costs only when the first in line is gone too, which with three voters leaves no majority anyway.
 	PulseStep time.Duration
 	// LeaderHang and FollowerHang are how long one operation on the log may take before this node is cut off and Run ends:
@@ -104,7 +104,7 @@ func (t Tuning) withDefaults() Tuning {
 	t.Lease = min(cmp.Or(t.Lease, 500*time.Millisecond), t.Heartbeat)
 	t.Commit = cmp.Or(t.Commit, 50*time.Millisecond)
 	t.RPC = cmp.Or(t.RPC, 3*time.Second)
-	t.PulseStep = cmp.Or(t.PulseStep, 100*time.Millisecond)
+	t.PulseStep = cmp.Or(t.PulseStep, 300*time.Millisecond)
 	t.LeaderHang = cmp.Or(t.LeaderHang, 3*time.Second)
 	t.FollowerHang = cmp.Or(t.FollowerHang, 5*time.Second)
 	t.Balance = cmp.Or(t.Balance, 500*time.Millisecond)

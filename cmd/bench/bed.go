@@ -268,7 +268,11 @@ func (b *bed) get(ctx context.Context, m *member, path string) (status int, body
 		return 0, "", fmt.Errorf("ask %s: %w", m.name, err)
 	}
 	req.Header.Set("Authorization", "Bearer "+token)
-	resp, err := b.l.o.http.Do(req)
+	client := b.l.o.http
+	if client == nil {
+		client = http.DefaultClient
+	}
+	resp, err := client.Do(req)
 	if err != nil {
 		return 0, "", fmt.Errorf("ask %s: %w", m.name, err)
 	}
