@@ -268,11 +268,7 @@ func (b *bed) get(ctx context.Context, m *member, path string) (status int, body
 		return 0, "", fmt.Errorf("ask %s: %w", m.name, err)
 	}
 	req.Header.Set("Authorization", "Bearer "+token)
-	client := b.l.o.http
-	if client == nil {
-		client = http.DefaultClient
-	}
-	resp, err := client.Do(req)
+	resp, err := b.l.asker().Do(req)
 	if err != nil {
 		return 0, "", fmt.Errorf("ask %s: %w", m.name, err)
 	}

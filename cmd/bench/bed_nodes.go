@@ -26,7 +26,7 @@ func (h holdings) String() string {
 
 // holdings asks all nodes.
 func (b *bed) holdings(ctx context.Context) (holdings, error) {
-	b.l.o.http.CloseIdleConnections()
+	b.l.asker().CloseIdleConnections()
 	var sum holdings
 	for _, m := range b.l.nodes {
 		c, err := b.l.once(m)

@@ -328,7 +328,7 @@ func (b *bed) post(ctx context.Context, m *member) (status int, detail string, e
 	}
 	req.Header.Set("Authorization", "Bearer "+token)
 	req.Header.Set("Content-Type", "application/json")
-	resp, err := b.l.o.http.Do(req)
+	resp, err := b.l.asker().Do(req)
 	if err != nil {
 		return 0, "", fmt.Errorf("submit to %s: %w", m.name, err)
 	}

@@ -250,6 +250,14 @@ func (l *lab) clientFor(retry time.Duration, m *member, others ...*member) (*api
 	return c, nil
 }
 
+// asker makes plain requests.
+func (l *lab) asker() *http.Client {
+	if l.o.http != nil {
+		return l.o.http
+	}
+	return http.DefaultClient
+}
+
 // see asks one node how it sees the cluster.
 func (l *lab) see(ctx context.Context, m *member) (api.ClusterStatus, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)

@@ -7,7 +7,7 @@
 //	go run ./cmd/bench submit       submissions a second, with 1, 8 and 64 clients
 //	go run ./cmd/bench idle         memory and CPU of a node at rest
 //	go run ./cmd/bench load         full load for minutes: the leader stays, processes are left alone
-//	go run ./cmd/bench faults       kill, pause, wipe and cut off nodes; check that every promise holds
+//	go run ./cmd/bench faults       kill, pause, wipe, fill and cut off nodes; check that every promise holds
 //	go run ./cmd/bench all          all of them in short form
 //
 // One thing is measured at a time; each repeat prints a line, and a table closes with min, median, p99 and max. What each
