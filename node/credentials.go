@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os/user"
 	"path/filepath"
+	"regexp"
 	"time"
 
 	"github.com/deveronica/cvlab/fsm"
@@ -29,10 +31,14 @@ type proposer interface {
 }
 
 // loadToken reads DATA/token or makes it.
-func loadToken(dataDir string) (string, error) {
+func loadToken(dataDir string, logger *slog.Logger) (string, error) {
 	token, err := ReadToken(dataDir)
-	if err == nil && token != "" {
+	if err == nil && wholeToken.MatchString(token) {
 		return token, nil
+	}
+	if err == nil && token != "" {
+		// Nobody could sign in with it, and it is worth nothing but to the programs of this machine.
+		logger.Warn("the token of this machine's own programs is damaged; it is made anew", "path", filepath.Join(dataDir, "token"))
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
@@ -40,6 +46,9 @@ func loadToken(dataDir string) (string, error) {
 	token = "cvu_" + rand.Text() + rand.Text()
 	return token, writeFile(filepath.Join(dataDir, "token"), []byte(token+"\n"), 0o600)
 }
+
+// wholeToken is the form of what loadToken makes.
+var wholeToken = regexp.MustCompile(`^cvu_[A-Z2-7]{52}$`)
 
 // Run grants the token, and grants it again should somebody revoke it; to lock this machine out, remove the node.
 func (c *credentials) Run(ctx context.Context) error {

@@ -132,7 +132,7 @@ func TestTokenOfThisMachine(t *testing.T) {
 
 func TestTokenFile(t *testing.T) {
 	dir := t.TempDir()
-	first, err := loadToken(dir)
+	first, err := loadToken(dir, quiet())
 	if err != nil || !strings.HasPrefix(first, "cvu_") || len(first) < 40 {
 		t.Fatalf("made %q, %v", first, err)
 	}
@@ -140,19 +140,22 @@ func TestTokenFile(t *testing.T) {
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v, %v: others could act as this machine", info.Mode(), err)
 	}
-	if again, err := loadToken(dir); err != nil || again != first {
+	if again, err := loadToken(dir, quiet()); err != nil || again != first {
 		t.Errorf("then %q, %v", again, err)
 	}
-	if err := os.WriteFile(path, []byte("\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if fresh, err := loadToken(dir); err != nil || fresh == first || fresh == "" {
-		t.Errorf("an empty file gave %q, %v", fresh, err)
+	// A flipped bit can make it something that no header can carry.
+	for _, damaged := range []string{"\n", first[:9] + "\x02" + first[10:], first[:20], "x" + first} {
+		if err := os.WriteFile(path, []byte(damaged), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if fresh, err := loadToken(dir, quiet()); err != nil || !wholeToken.MatchString(fresh) || fresh == first {
+			t.Errorf("%q gave %q, %v", damaged, fresh, err)
+		}
 	}
 	if err := errors.Join(os.Remove(path), os.Mkdir(path, 0o700)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := loadToken(dir); err == nil {
+	if _, err := loadToken(dir, quiet()); err == nil {
 		t.Error("what cannot be read was replaced")
 	}
 }

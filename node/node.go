@@ -105,7 +105,7 @@ func (n *Node) openData(context.Context) error {
 	if err = n.openIdentity(); err != nil {
 		return err
 	}
-	if n.token, err = loadToken(dir); err != nil {
+	if n.token, err = loadToken(dir, n.o.Logger); err != nil {
 		return err
 	}
 	if n.boot = n.o.BootID; n.boot == "" {
