@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/raft"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/deveronica/cvlab/fsm"
@@ -43,6 +44,14 @@ func settled(t *testing.T, m *machine, n int) {
 		return len(all) == n && len(voters(all)) == wantedVoters(n)
 	})
 	submit(t, m, fmt.Sprintf("with %d machines", n))
+	// I17: who votes or stands by is in the registry.
+	eventually(t, "all of consensus is registered", func() bool {
+		v := m.seat.State().View()
+		return !slices.ContainsFunc(m.seat.raft.servers(), func(s raft.Server) bool {
+			node := v.Node(string(s.ID))
+			return node == nil || node.Removed
+		})
+	})
 }
 
 func TestTheOneThatHoldsTheQueueLeaves(t *testing.T) {
