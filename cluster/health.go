@@ -143,13 +143,34 @@ type healthTable struct {
 type healthEntry struct {
 	last    heard     // newest report with a payload
 	at      time.Time // when the node was heard last, with or without one
+	gone    time.Time // when its process was proven to be gone; what was heard before says nothing any more
 	applied uint64
 }
 
 func (e *healthEntry) touch(at time.Time) {
-	if at.After(e.at) {
+	if at.After(e.at) && at.After(e.gone) {
 		e.at = at
 	}
+}
+
+// goneSilence is how long a node whose process is proven gone counts as silent from that moment on: more than the three
+// seconds in which it would be given work.
+const goneSilence = 4 * time.Second
+
+// lost notes the proof that a node's process is gone. A word that it says afterwards takes that back.
+func (t *healthTable) lost(node string, now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e := t.nodes[node]
+	if e == nil {
+		return
+	}
+	e.gone = now
+	if silent := now.Add(-goneSilence); e.at.After(silent) {
+		e.at = silent
+	}
+	close(t.changed)
+	t.changed = make(chan struct{})
 }
 
 func newHealthTable() *healthTable {

@@ -108,6 +108,7 @@ func waitClosed(ctx context.Context, conn net.Conn, news <-chan struct{}) bool {
 // succeed stands for election in this voter's turn, unless by then somebody else leads or stands: two who stand at once
 // split the votes, and then the timers decide after all.
 func (s *Seat) succeed(ctx context.Context, gone string, term uint64) {
+	s.gossip.health.lost(gone, time.Now()) // or the next leader would still give it work for three seconds
 	turn, ok := turnOf(s.id, gone, voters(s.raft.servers()))
 	if !ok {
 		return

@@ -163,6 +163,18 @@ func TestAKilledLeaderIsReplacedByProof(t *testing.T) {
 	for _, f := range followers {
 		submit(t, f, f.name) // connections are warm, as in a cluster that works
 	}
+	hearsOf := func(m *machine) time.Duration {
+		for _, h := range m.seat.Health() {
+			if h.Node == leader.seat.ID() {
+				return h.Heard
+			}
+		}
+		return time.Hour
+	}
+	leader.seat.Publish([]byte("well"))
+	eventually(t, "all have heard how the leader feels", func() bool {
+		return hearsOf(followers[0]) < time.Second && hearsOf(followers[1]) < time.Second
+	})
 	leader.kill()
 	start := time.Now()
 	submit(t, followers[0], "after the kill")
@@ -172,6 +184,10 @@ func TestAKilledLeaderIsReplacedByProof(t *testing.T) {
 		t.Errorf("the next answer took %v, no faster than the election timer", took)
 	}
 	submit(t, followers[1], "after the kill")
+	next, _ := leaderOf(t, followers)
+	if heard := hearsOf(next); heard < 3*time.Second {
+		t.Errorf("the next leader takes the dead one for alive, heard %v ago: it would give it work", heard)
+	}
 }
 
 func TestAStoppingLeaderHandsOver(t *testing.T) {
